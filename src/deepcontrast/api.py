@@ -1,0 +1,173 @@
+"""The package from Python: what ``import deepcontrast as dc`` offers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcontrast import enhancing, jobs
+from deepcontrast.config import Config
+from deepcontrast.evaluation import depth_means, truth_rows
+from deepcontrast.model import Model, load_model, save_model
+from deepcontrast.progress import Progress, silent
+from deepcontrast.recipe import load_recipe
+from deepcontrast.stack import Stack
+from deepcontrast.workdir import finish, working
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Restorer:
+    """A trained model, ready to be applied.
+
+    Attributes:
+        model: weights, fit, settings and provenance.
+    """
+
+    model: Model
+
+    def predict(self, stack: Stack, *, iterations: int = 1, device: str = "auto", progress: Progress = silent) -> Stack:
+        """Return the stack, or single plane, restored ``iterations`` times, in float32."""
+        where = enhancing.choose_device(device)
+        return jobs.predict([self.model], stack, iterations=iterations, device=where, progress=progress)
+
+    def save(self, path: PathLike) -> None:
+        """Write the model file (``.safetensors``)."""
+        save_model(Path(path), self.model)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """An enhanced experiment.
+
+    Attributes:
+        enhanced: all that was computed: passes, choices, measurements.
+        names: file names the results are written under, one per stack.
+        config: the settings.
+    """
+
+    enhanced: enhancing.Enhanced
+    names: tuple[str, ...]
+    config: Config
+
+    @property
+    def stack(self) -> Stack:
+        """The (first) enhanced stack, in float32, with the axes of its input."""
+        return self.enhanced.image()
+
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        """Every enhanced stack, in float32."""
+        return tuple(self.enhanced.image(i) for i in range(len(self.names)))
+
+    @property
+    def restorer(self) -> Restorer:
+        """The model, to be applied to more stacks of the experiment."""
+        return Restorer(self.enhanced.model)
+
+    def save(self, out: PathLike, *, overwrite: bool = False) -> None:
+        """Write what the command line writes: enhanced stack, model, report, metrics.json, run.json."""
+        job = {"verb": "enhance", "config": self.config.model_dump()}
+        with working(Path(out), job, overwrite=overwrite) as work:
+            jobs.save(self.enhanced, work.result, [Path(name) for name in self.names])
+            finish(work, {**job, "seed": self.config.train.seed, "hardware": jobs.hardware("cpu")})
+
+
+def enhance(
+    stacks: Stack | Sequence[Stack],
+    recipe: str = "contrast",
+    *,
+    settings: Mapping[str, Any] | None = None,
+    restorer: Restorer | None = None,
+    iterations: int | None = None,
+    mask: NDArray[np.bool_] | None = None,
+    surface: str = "auto",
+    device: str = "auto",
+    progress: Progress = silent,
+) -> Result:
+    """Enhance deep stacks without ground truth; several share one model.
+
+    Args:
+        stacks: of Z, Y, X, and T and C where there are; see :func:`deepcontrast.open`.
+        recipe: name of a recipe, or a path ending in ``.toml``.
+        settings: any setting by its dotted key, e.g. ``{"train.steps": 500}``.
+        restorer: a trained model, which skips training.
+        iterations: how often the network is applied; ``None`` chooses it by depth.
+        mask: structures of the first stack (Z, Y, X); chooses the iterations by IoU.
+        surface: ``"first"``, ``"last"`` or ``"auto"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        progress: gets events; may raise Cancelled.
+
+    Raises:
+        InputError: a stack or setting that cannot be used; the message says what is accepted.
+    """
+    given = [stacks] if isinstance(stacks, Stack) else list(stacks)
+    config = load_recipe(recipe, **{key.replace(".", "__"): v for key, v in (settings or {}).items()})
+    found = enhancing.enhance(
+        given,
+        config,
+        model=restorer.model if restorer else None,
+        iterations=iterations,
+        mask=mask,
+        surface=surface,
+        device=enhancing.choose_device(device),
+        progress=progress,
+    )
+    names = [Path(stack.source).name for stack in given]
+    names = [n if jobs.is_image_name(Path(n)) else f"stack_{i}.tif" for i, n in enumerate(names)]
+    return Result(found, tuple(names), config)
+
+
+def train(
+    stacks: Stack | Sequence[Stack],
+    recipe: str = "contrast",
+    *,
+    settings: Mapping[str, Any] | None = None,
+    surface: str = "auto",
+    device: str = "auto",
+    progress: Progress = silent,
+) -> Restorer:
+    """Train a model on stacks; arguments as for :func:`enhance`."""
+    import tempfile
+
+    given = [stacks] if isinstance(stacks, Stack) else list(stacks)
+    config = load_recipe(recipe, **{key.replace(".", "__"): v for key, v in (settings or {}).items()})
+    enhancing.check_stacks(given)
+    placed = [enhancing.surfaced(stack, surface)[0] for stack in given]
+    with tempfile.TemporaryDirectory(prefix="deepcontrast-") as folder:
+        model, _ = enhancing.learn(
+            placed, config, device=enhancing.choose_device(device), folder=Path(folder), progress=progress
+        )
+    return Restorer(model)
+
+
+def load(path: PathLike) -> Restorer:
+    """Read a model file.
+
+    Raises:
+        ModelFileError: truncated, altered, of a newer format, or not a model.
+    """
+    return Restorer(load_model(Path(path)))
+
+
+def predict(restorer: Restorer, stack: Stack, *, iterations: int = 1, device: str = "auto") -> Stack:
+    """Return the stack, or single plane, restored ``iterations`` times, in float32."""
+    return restorer.predict(stack, iterations=iterations, device=device)
+
+
+def evaluate(result: Stack, *, truth: Stack | None = None, mask: NDArray[np.bool_] | None = None) -> dict[str, float]:
+    """Return the mean over planes of every score of a result (Z, Y, X) against truth and mask."""
+    volume = result.volume().astype(np.float32)
+    true = None if truth is None else truth.volume().astype(np.float32)
+    rows = truth_rows(volume, true, mask, method="result", k=None, depth_um=[None] * len(volume))
+    return {name: float(v[0]) for name, v in depth_means(rows, len(volume), count=1).items()}
+
+
+__all__ = ["Restorer", "Result", "enhance", "evaluate", "load", "predict", "train"]

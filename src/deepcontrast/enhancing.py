@@ -1,0 +1,406 @@
+"""The main job: fit, train, predict, choose k and measure, for stacks of one experiment."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepcontrast import __version__, registry
+from deepcontrast.config import Config
+from deepcontrast.depth import depth_unit, depths, find_surface
+from deepcontrast.errors import InputError
+from deepcontrast.evaluation import Fidelity, Row, contrast_rows, fidelity, fidelity_rows
+from deepcontrast.model import Channel, Model
+from deepcontrast.prediction import load_nets, predict_pass
+from deepcontrast.progress import Event, Progress, silent
+from deepcontrast.select import (
+    Choice,
+    bins,
+    blend,
+    by_mask,
+    fixed,
+    largest_that_explains,
+    predicts_neighbours,
+)
+from deepcontrast.stack import Stack
+from deepcontrast.task import Source
+from deepcontrast.training import train
+from deepcontrast.valid import find_invalid
+
+Volume = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """One time point of one channel, enhanced.
+
+    Attributes:
+        source: what was enhanced.
+        passes: raw, then k = 1 .. K (Z, Y, X), grey levels, float32; maps of files in the working folder.
+        enhanced: the chosen iterations, empty and saturated voxels as they were.
+        chosen: k of every plane (Z,); between whole numbers a mixture.
+        fidelity: whether it is still the raw's, per fifth of the depth.
+        band_pass: the same for a Gaussian band-pass, for comparison.
+        rows: its part of metrics.json.
+    """
+
+    source: Source
+    passes: tuple[Volume, ...]
+    enhanced: Volume
+    chosen: NDArray[np.float64]
+    fidelity: tuple[Fidelity, ...]
+    band_pass: tuple[Fidelity, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Enhanced:
+    """What :func:`enhance` gives.
+
+    Attributes:
+        stacks: the inputs, with the surface that was found or given.
+        why_surface: the reason, per stack.
+        model: trained, or the one that was given.
+        fits: the numbers of every channel.
+        histories: training curves of every channel's first network; empty where a model was given.
+        choices: k by depth, of every channel.
+        restored: of every stack, its channels, each its time points.
+    """
+
+    stacks: tuple[Stack, ...]
+    why_surface: tuple[str, ...]
+    model: Model
+    fits: tuple[Any, ...]
+    histories: tuple[Mapping[str, Sequence[float]], ...]
+    choices: tuple[Choice, ...]
+    restored: tuple[tuple[tuple[Restored, ...], ...], ...]
+
+    def image(self, index: int = 0) -> Stack:
+        """Return an enhanced stack in float32, with the axes of its input."""
+        stack = self.stacks[index]
+        out = np.empty(stack.shape, np.float32)
+        for channels in self.restored[index]:
+            for one in channels:
+                place = {"T": one.source.t, "C": one.source.c}
+                out[tuple(place.get(axis, slice(None)) for axis in stack.axes)] = (
+                    one.enhanced if "Z" in stack.axes else one.enhanced[0]
+                )
+        return replace(stack, array=out)
+
+
+def enhance(
+    stacks: Sequence[Stack],
+    config: Config,
+    *,
+    model: Model | None = None,
+    iterations: int | None = None,
+    mask: NDArray[np.bool_] | None = None,
+    surface: str = "auto",
+    members: int = 1,
+    device: str = "cpu",
+    folder: Path | None = None,
+    fingerprints: Sequence[str] = (),
+    progress: Progress = silent,
+) -> Enhanced:
+    """Enhance stacks of one experiment: one model, one camera fit and one choice of k for all.
+
+    Args:
+        stacks: each with Z, Y, X, and T and C where there are; equal channels.
+        config: the settings; with ``model``, only ``predict`` is used.
+        model: a trained model, which skips training.
+        iterations: k for all planes; ``None`` chooses it by depth.
+        mask: structures of the first stack (Z, Y, X); chooses k by IoU.
+        surface: ``"first"``, ``"last"`` or ``"auto"``.
+        members: networks of the ensemble.
+        device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        folder: where checkpoints and passes are kept, so that the same call goes on after an interruption; a
+            temporary one by default.
+        fingerprints: of the inputs, for the model's provenance.
+        progress: gets events; may raise Cancelled.
+
+    Raises:
+        InputError: an image that cannot be enhanced: NaN, constant, one plane, other channels than the model.
+    """
+    place = folder or Path(tempfile.mkdtemp(prefix="deepcontrast-"))
+    check_stacks(stacks, progress)
+    found = [surfaced(stack, surface) for stack in stacks]
+    placed = [stack for stack, _ in found]
+    _check_mask(mask, placed[0])
+    count = placed[0].size("C")
+    task: Any = registry.load("tasks", model.task if model else config.task_name)
+    histories: list[Mapping[str, Sequence[float]]] = []
+    if model is None:
+        model, histories = learn(
+            placed,
+            config,
+            members=members,
+            device=device,
+            folder=place,
+            fingerprints=fingerprints,
+            progress=progress,
+        )
+    elif len(model.channels) != count:
+        raise InputError(f"the model has {len(model.channels)} channels, the image has {count}")
+    used = model.config.model_copy(update={"predict": config.predict})
+    fits, choices = [], []
+    results: list[list[tuple[Restored, ...]]] = [[] for _ in placed]
+    for c, channel in enumerate(model.channels):
+        fit = task.Fit.decode(channel.fit, channel.arrays)
+        nets = load_nets(task, channel.members, fit, used, device)
+        k_max = iterations or config.predict.iterations
+        work = [(i, source) for i, stack in enumerate(placed) for source in _sources(stack, c)]
+        passes = [
+            _passes(task, nets, source, fit, used, k_max, place / "passes" / str(i), device, progress)
+            for i, source in work
+        ]
+        choice = _choose([s for _, s in work], passes, iterations, mask, progress)
+        for n, ((i, source), volumes) in enumerate(zip(work, passes, strict=True)):
+            one = _finish(task, source, volumes, fit, choice, place / "passes" / str(i))
+            if source.t == 0:
+                results[i].append((one,))
+            else:
+                results[i][-1] += (one,)
+            progress(Event("measure", n + 1, len(work)))
+        fits.append(fit)
+        choices.append(choice)
+    return Enhanced(
+        tuple(placed),
+        tuple(why for _, why in found),
+        model,
+        tuple(fits),
+        tuple(histories),
+        tuple(choices),
+        tuple(tuple(channels) for channels in results),
+    )
+
+
+def learn(
+    stacks: Sequence[Stack],
+    config: Config,
+    *,
+    members: int = 1,
+    device: str = "cpu",
+    folder: Path,
+    fingerprints: Sequence[str] = (),
+    progress: Progress = silent,
+) -> tuple[Model, list[Mapping[str, Sequence[float]]]]:
+    """Fit and train every channel of stacks that know their surface.
+
+    Args:
+        stacks: all of one experiment.
+        config: the settings.
+        members: networks of the ensemble.
+        device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        folder: where checkpoints are kept; training goes on from those that are there.
+        fingerprints: of the images, for the model's provenance.
+        progress: gets events.
+
+    Returns:
+        The model, and the training curves of every channel's first network.
+    """
+    task: Any = registry.load("tasks", config.task_name)
+    channels, histories = [], []
+    for c in range(stacks[0].size("C")):
+        sources = [source for stack in stacks for source in _sources(stack, c)]
+        fit = task.fit(sources, config, progress=progress)
+        trained = [
+            train(
+                task,
+                sources,
+                fit,
+                config,
+                member=m,
+                checkpoint=folder / f"checkpoint_channel{c}_member{m}.safetensors",
+                device=device,
+                progress=progress,
+            )
+            for m in range(members)
+        ]
+        table, arrays = fit.encode()
+        names = stacks[0].channels
+        name = names[c] if c < len(names) else str(c)
+        channels.append(Channel(name, table, arrays, tuple(one.best for one in trained)))
+        histories.append(trained[0].history)
+    provenance = {"version": __version__, "torch": torch.__version__, "images": sorted(fingerprints)}
+    return Model(config.task_name, config, tuple(channels), provenance), histories
+
+
+def check_stacks(stacks: Sequence[Stack], progress: Progress = silent) -> None:
+    """Refuse stacks that nothing can be learned from.
+
+    Raises:
+        InputError: fewer than two planes, NaN or infinite values, one value everywhere, unequal channels.
+    """
+    if len({stack.size("C") for stack in stacks}) > 1:
+        counts = ", ".join(f"{stack.source}: {stack.size('C')}" for stack in stacks)
+        raise InputError(f"stacks of one experiment must have equal channels; given {counts}")
+    for n, stack in enumerate(stacks):
+        if stack.size("Z") < 2:
+            raise InputError(
+                f"'{stack.source}' has one plane; enhance needs a stack (Z of 2 or more). "
+                "A trained model can be applied to a single plane with `deepcontrast predict`"
+            )
+        for t in range(stack.size("T")):
+            for c in range(stack.size("C")):
+                check_volume(stack.volume(t, c), stack.source)
+        progress(Event("read", n + 1, len(stacks)))
+
+
+def check_volume(volume: NDArray[Any], source: str) -> None:
+    """Refuse a volume (Z, Y, X) with NaN, infinite values, or one value everywhere.
+
+    Raises:
+        InputError: says which, and where.
+    """
+    if np.issubdtype(volume.dtype, np.floating):
+        bad = int(volume.size - np.isfinite(volume).sum())
+        if bad:
+            raise InputError(f"'{source}' has {bad} voxels that are NaN or infinite; replace them first")
+    if volume.min() == volume.max():
+        raise InputError(f"'{source}' is constant: every voxel is {volume.flat[0]}")
+
+
+def surfaced(stack: Stack, surface: str) -> tuple[Stack, str]:
+    """Return the stack with its surface, found where ``surface`` is ``"auto"``, and the reason.
+
+    Raises:
+        InputError: ``surface`` is neither ``"first"``, ``"last"`` nor ``"auto"``.
+    """
+    if surface not in ("first", "last", "auto"):
+        raise InputError(f"--surface '{surface}' is not understood; accepted: first, last, auto")
+    if surface != "auto":
+        return stack.with_optics(surface=surface), "as given"
+    if stack.optics.surface in ("first", "last"):
+        return stack, "known from the file"
+    volume = stack.volume()
+    found, why = find_surface(volume, find_invalid(volume).valid)
+    return stack.with_optics(surface=found), why
+
+
+def choose_device(wanted: str) -> str:
+    """Return the device to use: CUDA where there is one and ``wanted`` is ``"auto"``.
+
+    Raises:
+        InputError: an unknown device, or one this machine has not.
+    """
+    accepted = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return "cuda" if accepted["cuda"] else "cpu"
+    if wanted not in accepted:
+        raise InputError(f"no device '{wanted}'; accepted: auto, {', '.join(accepted)}")
+    if not accepted[wanted]:
+        raise InputError(f"device '{wanted}' is not there; accepted here: auto, cpu")
+    return wanted
+
+
+def _sources(stack: Stack, c: int) -> list[Source]:
+    return [Source(stack, t, c, depths(stack)) for t in range(stack.size("T"))]
+
+
+def _check_mask(mask: NDArray[np.bool_] | None, stack: Stack) -> None:
+    if mask is None:
+        return
+    shape = (stack.size("Z"), stack.size("Y"), stack.size("X"))
+    if mask.shape != shape:
+        raise InputError(f"the mask has shape {mask.shape}, the stack's planes are {shape}")
+    if not mask.any() or mask.all():
+        raise InputError("the mask marks no voxel, or all of them; it must mark the structures")
+
+
+def _passes(
+    task: Any,
+    nets: Sequence[torch.nn.Module],
+    source: Source,
+    fit: Any,
+    config: Config,
+    k_max: int,
+    folder: Path,
+    device: str,
+    progress: Progress,
+) -> tuple[Volume, ...]:
+    """Apply the networks k_max times over the whole volume; finished passes of an earlier run are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    volume = source.volume()
+    passes: list[Volume] = [volume.astype(np.float32)]
+    current = task.clean(volume, fit)
+    for k in range(1, k_max + 1):
+        path = folder / f"t{source.t}_c{source.c}_k{k}.npy"
+        if not path.exists():
+            unfinished = path.with_suffix(".tmp")
+            out = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float32, shape=volume.shape)
+            predict_pass(
+                task,
+                nets,
+                current,
+                fit,
+                config,
+                out=out,
+                device=device,
+                progress=progress,
+                stage=f"predict {k}/{k_max}",
+            )
+            out.flush()
+            del out
+            unfinished.replace(path)
+        current = np.load(path, mmap_mode="r")
+        passes.append(current)
+    return tuple(passes)
+
+
+def _choose(
+    sources: Sequence[Source],
+    passes: Sequence[tuple[Volume, ...]],
+    iterations: int | None,
+    mask: NDArray[np.bool_] | None,
+    progress: Progress,
+) -> Choice:
+    """Choose k for one channel, from the first time point of every stack."""
+    if iterations is not None:
+        return fixed(iterations, f"k = {iterations}, as given")
+    if mask is not None:
+        return by_mask(passes[0], mask)
+    first = [(s, p) for s, p in zip(sources, passes, strict=True) if s.t == 0]
+    edges = bins([s.depth for s, _ in first])
+    scores = []
+    for n, (source, volumes) in enumerate(first):
+        valid = find_invalid(source.volume()).valid
+        scores.append(predicts_neighbours(volumes, source.depth, edges, valid))
+        progress(Event("choose k", n + 1, len(first)))
+    return largest_that_explains(scores, edges)
+
+
+def _finish(task: Any, source: Source, passes: tuple[Volume, ...], fit: Any, choice: Choice, folder: Path) -> Restored:
+    """Blend the chosen passes, put invalid voxels back, measure."""
+    volume = source.volume()
+    invalid = find_invalid(volume)
+    valid = invalid.valid
+    chosen = choice.at(source.depth)
+    enhanced = np.lib.format.open_memmap(
+        folder / f"t{source.t}_c{source.c}_enhanced.npy", mode="w+", dtype=np.float32, shape=volume.shape
+    )
+    blend(passes, chosen, out=enhanced)
+    if valid is not None:
+        enhanced[~valid] = volume[~valid]
+    unit = depth_unit(source.stack)
+    depth_um = [float(d) if unit == "um" else None for d in source.depth]
+    raw = task.clean(volume, fit)
+    camera = {"gain": fit.camera.gain, "intercept": fit.camera.intercept, "valid": valid}
+    band = registry.load("baselines", "band_pass_2d")(raw) + np.float32(fit.norm.offset)
+    where = {"t": source.t, "c": source.c}
+    rows: list[Row] = []
+    for k, result in enumerate(passes):
+        method = "deepcontrast" if k else "raw"
+        rows += contrast_rows(result, method=method, k=k, depth_um=depth_um, valid=valid, **where)
+    rows += contrast_rows(band, method="band_pass", k=None, depth_um=depth_um, valid=valid, **where)
+    found = fidelity(raw, enhanced, source.depth, **camera)
+    beside = fidelity(raw, band, source.depth, **camera)
+    rows += fidelity_rows(found, method="deepcontrast", k=None, **where)
+    rows += fidelity_rows(beside, method="band_pass", k=None, **where)
+    return Restored(source, passes, enhanced, chosen, tuple(found), tuple(beside), tuple(rows))

@@ -1,0 +1,41 @@
+"""NumPy's own file: the values and nothing else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from deepcontrast.errors import InputError
+from deepcontrast.io.atomic import new_file
+from deepcontrast.io.contents import UNNAMED, Contents
+from deepcontrast.io.planes import planes
+from deepcontrast.io.units import UNKNOWN
+from deepcontrast.stack import Stack
+
+_log = logging.getLogger(__name__)
+
+
+def read(path: Path) -> Contents:
+    """Return what a .npy file holds, mapped into memory; no axis is named, no voxel size known."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray) or array.ndim < 2:
+        raise InputError(f"{path} is not an image: it has fewer than two axes")
+    return Contents(array, UNNAMED * array.ndim)
+
+
+def write(path: Path, stack: Stack, attributes: Mapping[str, float | str]) -> None:
+    """Write the values of a stack in C order, little-endian."""
+    if attributes or stack.channels or stack.optics.voxel_size != UNKNOWN:
+        _log.info("%s: .npy has no place for voxel size, channel names and attributes", path)
+    header = {
+        "descr": np.lib.format.dtype_to_descr(stack.dtype.newbyteorder("<")),
+        "fortran_order": False,
+        "shape": stack.shape,
+    }
+    with new_file(path) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for plane in planes(stack):
+            file.write(plane.data)

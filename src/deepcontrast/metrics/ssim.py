@@ -1,0 +1,67 @@
+"""Structural similarity of a plane and its truth, after CARE's normalisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.metrics import structural_similarity
+
+from deepcontrast.metrics import Measurement
+
+WINDOW = 7
+
+
+def ssim(
+    image: NDArray[Any], truth: NDArray[Any], *, region: NDArray[np.bool_] | None = None
+) -> tuple[Measurement, ...]:
+    """Return the structural similarity of one plane (Y, X) and its truth.
+
+    The truth is scaled so that its percentiles 0.1 and 99.9 become 0 and 1, without clipping; the image is
+    replaced by the a * image + b that fits it best in least squares over the whole plane. Then the mean of
+    ``skimage.metrics.structural_similarity`` with a uniform window of 7 x 7 pixels and a data range of 1, in
+    float64 (the mean leaves out a border of 3 pixels, as scikit-image does).
+
+    Args:
+        image: one plane (Y, X), any unit.
+        truth: what the plane should be (Y, X), any unit.
+        region: voxels (Y, X) over which the map of similarities is averaged for ``ssim_foreground``.
+
+    Returns:
+        ``ssim`` and, where ``region`` is given, ``ssim_foreground``; ``None`` with a reason where the truth
+        is constant, the plane smaller than the window, or the region empty.
+
+    Source: Wang et al. 2004; normalisation: CARE, supplement, equations 2.1 and 2.2.
+    """
+    image, truth = np.asarray(image, np.float64), np.asarray(truth, np.float64)
+    names = ("ssim",) if region is None else ("ssim", "ssim_foreground")
+    reason = ""
+    if min(image.shape) < WINDOW:
+        reason = f"the plane is smaller than the window of {WINDOW} pixels"
+    elif not (np.isfinite(image).all() and np.isfinite(truth).all()):
+        reason = "the plane has values that are not finite"
+    else:
+        low, high = np.percentile(truth, (0.1, 99.9))
+        if high <= low:
+            reason = "the truth is constant"
+    if reason:
+        return tuple(Measurement(name, None, reason) for name in names)
+    target = (truth - low) / (high - low)
+    mean, similarity = structural_similarity(  # type: ignore[no-untyped-call]
+        _fitted(image, target), target, win_size=WINDOW, data_range=1.0, full=True
+    )
+    rows = [Measurement("ssim", float(mean))]
+    if region is not None and region.any():
+        rows.append(Measurement("ssim_foreground", float(similarity[region].mean())))
+    elif region is not None:
+        rows.append(Measurement("ssim_foreground", None, "the region is empty"))
+    return tuple(rows)
+
+
+def _fitted(image: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the a * image + b nearest to the target in least squares; a constant image gives its mean."""
+    centred = image - image.mean()
+    variance = float(np.mean(centred**2))
+    slope = float(np.mean(centred * target)) / variance if variance > 0 else 0.0
+    return np.asarray(slope * centred + target.mean())

@@ -1,0 +1,120 @@
+"""Where patches may start, which region is held out, and how a batch is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepcontrast.errors import InputError
+from deepcontrast.task import Bank
+
+Column = tuple[int, int, int]
+"""A held-out square of one stack, through all its planes: (stack, y, x) of its corner."""
+
+
+def patch_size(shape: tuple[int, int], patch: int, step: int) -> int:
+    """Return the patch that fits a field (Y, X) beside a held-out square of the same size.
+
+    Raises:
+        InputError: not even the smallest patch the network takes fits twice.
+    """
+    short, long = min(shape), max(shape)
+    # A jittered patch is an eighth longer than itself, and must fit beside a held-out square.
+    size = int(min(patch, short / 1.125, long / 2.125)) // step * step
+    if size < step or size < 8:
+        raise InputError(
+            f"planes of {shape[0]} x {shape[1]} pixels are too small to train on; "
+            f"at least {max(8, step)} x {2 * max(8, step)} are needed for this network"
+        )
+    return size
+
+
+def hold_out(
+    shapes: Sequence[tuple[int, int]], patch: int, share: float, rng: np.random.Generator
+) -> tuple[Column, ...]:
+    """Choose held-out squares of ``patch`` pixels, about ``share`` of every field, at least one each.
+
+    A square is held out through all planes and time points of its stack: neighbouring planes show the same
+    structures, so a plane-wise split would leak.
+    """
+    columns = []
+    for stack, (height, width) in enumerate(shapes):
+        grid = [(y, x) for y in range(0, height - patch + 1, patch) for x in range(0, width - patch + 1, patch)]
+        if len(grid) < 8:
+            # In a small field only the corners leave a whole patch beside them.
+            grid = [(y, x) for y in (0, height - patch) for x in (0, width - patch)]
+        count = max(1, min(len(grid) // 4, round(share * height * width / patch**2)))
+        for index in sorted(rng.choice(len(grid), size=count, replace=False)):
+            columns.append((stack, *grid[index]))
+    return tuple(columns)
+
+
+def corners(
+    valid: NDArray[np.bool_] | None,
+    shape: tuple[int, int, int],
+    patch: int,
+    jitter: int,
+    held_out: Sequence[tuple[int, int]],
+) -> NDArray[np.int64]:
+    """Return (M, 3) corners (plane, y, x) whose patch, shifted by up to ``jitter - 1``, may be trained on.
+
+    It lies inside the field, clear of the held-out squares, and at least 9 of 10 of its voxels are valid.
+    """
+    planes, height, width = shape
+    box = patch + jitter - 1
+    if height < box or width < box:
+        raise InputError(f"patches of {patch} pixels do not fit planes of {height} x {width}")
+    y, x = np.arange(0, height - box + 1, jitter), np.arange(0, width - box + 1, jitter)
+    free = np.ones((len(y), len(x)), bool)
+    for top, left in held_out:
+        in_y, in_x = (y > top - box) & (y < top + patch), (x > left - box) & (x < left + patch)
+        free[np.ix_(in_y, in_x)] = False
+    allowed = np.broadcast_to(free, (planes, *free.shape)).copy()
+    if valid is not None:
+        for z in range(planes):
+            total = np.pad(valid[z].astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+            inside = (
+                total[np.ix_(y + box, x + box)]
+                - total[np.ix_(y, x + box)]
+                - total[np.ix_(y + box, x)]
+                + total[np.ix_(y, x)]
+            )
+            allowed[z] &= inside >= 0.9 * box * box
+    plane, row, column = np.nonzero(allowed)
+    return np.stack([plane, y[row], x[column]], axis=1).astype(np.int64)
+
+
+def draw(
+    bank: Bank, count: int, patch: int, generator: torch.Generator, *, augment: bool
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return ``count`` random training patches, each image (N, 1, Y, X), and the depth of each (N,)."""
+    rows = bank.corners[torch.randint(len(bank.corners), (count,), generator=generator)].clone()
+    rows[:, 2:] += torch.randint(bank.jitter, (count, 2), generator=generator)
+    batch, depth = cut(bank, rows, patch)
+    if not augment:
+        return batch, depth
+    turns = torch.randint(8, (count,), generator=generator).tolist()
+    return {
+        name: torch.stack([_turn(one, turn) for one, turn in zip(images, turns, strict=True)])
+        for name, images in batch.items()
+    }, depth
+
+
+def cut(bank: Bank, rows: Tensor, patch: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the patches that start at corners (N, 4), each image (N, 1, Y, X), and their depths (N,)."""
+    places = rows.tolist()
+    batch = {
+        name: torch.stack([images[s][p, y : y + patch, x : x + patch] for s, p, y, x in places])[:, None]
+        for name, images in bank.images.items()
+    }
+    return batch, torch.stack([bank.depth[s][p] for s, p, _, _ in places])
+
+
+def _turn(image: Tensor, turn: int) -> Tensor:
+    """Return one of the eight orientations of a square patch (1, Y, X)."""
+    image = torch.rot90(image, turn % 4, (-2, -1))
+    return image.flip(-1) if turn >= 4 else image

@@ -1,0 +1,199 @@
+"""What the report of an enhanced stack says: numbers of the result, in the order a reader asks for them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcontrast import registry
+from deepcontrast.depth import depth_unit
+from deepcontrast.enhancing import Enhanced, Restored
+from deepcontrast.evaluation import Row
+from deepcontrast.report.data import ReportData
+from deepcontrast.valid import find_invalid
+
+TILE = 64
+
+
+def report_data(
+    result: Enhanced,
+    index: int,
+    channel: int,
+    *,
+    title: str,
+    note: str = "",
+    scores: tuple[tuple[str, ...], ...] | None = None,
+) -> ReportData:
+    """Return what the report of one stack and channel shows; of several time points, the first.
+
+    Args:
+        result: of the whole experiment.
+        index: of the stack.
+        channel: of the model.
+        title: of the page.
+        note: what was done to write the result.
+        scores: table against truth, header first.
+    """
+    stack, fit, choice = result.stacks[index], result.fits[channel], result.choices[channel]
+    one = result.restored[index][channel][0]
+    volume = one.source.volume()
+    invalid = find_invalid(volume)
+    unit, depth = depth_unit(stack), one.source.depth
+    task: Any = registry.load("tasks", result.model.task)
+    config = result.model.config
+    history = result.histories[channel] if result.histories else {}
+    size = stack.optics.voxel_size[2]
+    low, high = fit.depth_range
+    middle = len(depth) // 2
+    k_count = len(one.passes) - 1
+    several = len(result.model.channels) > 1
+    return ReportData(
+        title=title + (f", channel {result.model.channels[channel].name}" if several else ""),
+        summary=summary(one),
+        facts=(
+            ("Image", stack.describe()),
+            ("Surface", f"the {stack.optics.surface} plane ({result.why_surface[index]})"),
+            ("Depth", f"{depth.min():.4g} to {depth.max():.4g} {unit}"),
+            *((("Note", text)) for text in stack.notes),
+            ("Written", note or "-"),
+        ),
+        depth_um=depth,
+        depth_unit=unit,
+        voxel_size=stack.optics.voxel_size,
+        passes=one.passes,
+        enhanced=one.enhanced,
+        chosen=one.chosen,
+        why=choice.why,
+        selection={
+            "k": np.arange(1, k_count + 1),
+            "depth": choice.depth,
+            "score": choice.score[:, 1:],
+            "best": choice.best,
+        }
+        if np.isfinite(choice.score[:, 1:]).any()
+        else {},
+        contrast=_contrast(result, channel, k_count, len(depth)),
+        contrast_tiles=_tiles(one) if len(result.stacks) == 1 else None,
+        camera=asdict(fit.camera),
+        pattern=fit.pattern,
+        invalid=_counts(invalid.counts, invalid.at_zero),
+        degradation={
+            "sigma_px": fit.sigma,
+            "sigma_um": fit.sigma * size if size else None,
+            "why": fit.sigma_why,
+            "alpha_surface": config.task["alpha_surface"],
+            "alpha_deep": config.task["alpha_deep"],
+        },
+        degraded_example=task.example(one.source, middle, fit, config),
+        training={
+            "step": np.arange(1, len(history.get("loss", ())) + 1),
+            "loss": np.asarray(history.get("loss", ())),
+            "val_step": np.asarray(history.get("val_step", ())),
+            "val_loss": np.asarray(history.get("val_loss", ())),
+        },
+        fidelity=_fidelity(one, unit),
+        provenance=(
+            ("Version", str(result.model.provenance.get("version", "-"))),
+            ("Recipe", config.recipe),
+            ("Seed", str(config.train.seed)),
+            ("Network", f"{config.net.name}, depth {config.net.depth}, {config.net.features} features"),
+            ("Training", f"{config.train.steps} steps of {config.train.batch} patches of {fit.patch} px"),
+            ("Held out for validation", ", ".join(f"stack {s} at y {y}, x {x}" for s, y, x in fit.held_out)),
+            ("Depth that alpha spans", f"{low:.4g} to {high:.4g} {unit}"),
+            ("Trained on", ", ".join(result.model.provenance.get("images", ())) or "-"),
+            ("Settings", config.json()),
+        ),
+        scores=scores,
+        valid=invalid.valid,
+    )
+
+
+def summary(one: Restored) -> tuple[str, ...]:
+    """Return the sentences at the top: what was gained, and how far the result is still the raw's."""
+    deepest = np.argsort(one.source.depth)[-max(1, len(one.source.depth) // 3) :]
+    raw, best = (_mean(one.rows, k, deepest, one.chosen) for k in (0, None))
+    worst = min(one.fidelity, key=lambda part: part.correlation)
+    count = sum(part.components for part in one.fidelity)
+    lone = sum(part.unsupported for part in one.fidelity)
+    low, high = one.chosen.min(), one.chosen.max()
+    times = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}, by depth"
+    gained = (
+        f"Contrast of structures over background (exp WCI) in the deepest third: "
+        f"{np.exp(best - raw):.2f} times the raw's."
+        if np.isfinite(raw) and np.isfinite(best)
+        else "Contrast cannot be stated: the wavelet contrast of the deepest third is undefined."
+    )
+    return (
+        gained,
+        f"The network was applied {times} times.",
+        f"The result still explains the raw: re-blurred, it correlates with the raw's structures by "
+        f"{worst.correlation:.2f} or better in every fifth of the depth (noise alone keeps this below 1).",
+        f"Of {count} bright structures in the result, {lone} have nothing at their place in the raw."
+        if count
+        else "No structure in the result is bright enough to be checked one by one against the raw.",
+    )
+
+
+def _mean(rows: tuple[Row, ...], k: int | None, planes: NDArray[np.int64], chosen: NDArray[np.float64]) -> float:
+    """Return the mean WCI of planes at k, or at the nearest whole number to the chosen k of each plane."""
+    wanted = {int(z): (k if k is not None else round(float(chosen[z]))) for z in planes}
+    values = [
+        row.value
+        for row in rows
+        if row.metric == "wci" and row.value is not None and row.z in wanted
+        and row.method in ("raw", "deepcontrast") and row.k == wanted[row.z]
+    ]  # fmt: skip
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _contrast(result: Enhanced, channel: int, k_count: int, planes: int) -> dict[str, NDArray[np.float64]]:
+    """Return WCI and PCI (stacks, K + 1, Z); stacks of another length are read at the same relative depth."""
+    out = {}
+    for name in ("wci", "pci"):
+        all_stacks = []
+        for channels in result.restored:
+            one = channels[channel][0]
+            table = np.full((k_count + 1, len(one.source.depth)), np.nan)
+            for row in one.rows:
+                if row.metric == name and row.method in ("raw", "deepcontrast") and row.value is not None:
+                    table[int(row.k or 0), row.z] = row.value
+            at = np.linspace(0, table.shape[1] - 1, planes).round().astype(int)
+            all_stacks.append(table[:, at])
+        out[name] = np.stack(all_stacks)
+    return out
+
+
+def _tiles(one: Restored) -> dict[str, NDArray[Any]] | None:
+    """Return WCI of xy tiles at up to 24 planes, for the bootstrap within one stack."""
+    planes, height, width = one.passes[0].shape
+    if height < 2 * TILE or width < 2 * TILE:
+        return None
+    z = np.unique(np.linspace(0, planes - 1, min(24, planes)).round().astype(int))
+    wci = registry.load("metrics", "wci")
+    corners = [(y, x) for y in range(0, height - TILE + 1, TILE) for x in range(0, width - TILE + 1, TILE)]
+    table = np.full((len(one.passes), len(z), len(corners)), np.nan)
+    for k, volume in enumerate(one.passes):
+        for i, plane in enumerate(z):
+            for j, (y, x) in enumerate(corners):
+                value = wci(volume[plane, y : y + TILE, x : x + TILE])[0].value
+                table[k, i, j] = np.nan if value is None else value
+    return {"wci": table, "z": z}
+
+
+def _counts(counts: dict[str, NDArray[np.int64]], at_zero: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    return counts | ({"at the lowest value (kept)": at_zero} if at_zero.any() else {})
+
+
+def _fidelity(one: Restored, unit: str) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (
+            f"around {ours.depth:.4g} {unit}",
+            f"correlation with the raw's structures {ours.correlation:.2f} (band-pass {band.correlation:.2f}); "
+            f"{ours.unsupported} of {ours.components} bright structures have nothing in the raw "
+            f"(band-pass {band.unsupported} of {band.components})",
+        )
+        for ours, band in zip(one.fidelity, one.band_pass, strict=True)
+    )

@@ -1,0 +1,102 @@
+"""What every task is: the functions that the trainer and the tiler call, whatever is restored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from deepcontrast.config import Config
+from deepcontrast.progress import Progress
+from deepcontrast.stack import Stack
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One time point of one channel of a stack, with the depth of its planes.
+
+    Attributes:
+        stack: where the voxels are.
+        t: index of the time point.
+        c: index of the channel.
+        depth: of each plane below the surface (Z,), in micrometres, or in planes where the spacing is unknown.
+    """
+
+    stack: Stack
+    t: int
+    c: int
+    depth: NDArray[np.float64]
+
+    def volume(self) -> NDArray[Any]:
+        """Return the voxels as they were read, (Z, Y, X)."""
+        return self.stack.volume(self.t, self.c)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a network may be applied to a volume (Z, Y, X) piece by piece."""
+
+    halo: tuple[int, int, int]
+    step: tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """Co-registered images that training patches are cut from.
+
+    Attributes:
+        images: for every name, one tensor (P, Y, X) per source.
+        depth: of each plane (P,), per source.
+        corners: int64 (M, 4): source, plane, y, x where a training patch may start, plus a shift below
+            ``jitter`` along y and x.
+        validation: int64 (V, 4): corners of the held-out patches.
+        jitter: spacing of the grid of corners.
+    """
+
+    images: Mapping[str, Sequence[Tensor]]
+    depth: Sequence[Tensor]
+    corners: Tensor
+    validation: Tensor
+    jitter: int
+
+
+class Task(Protocol):
+    """A module of ``tasks/``. Its ``Params`` are the ``[task]`` table of the TOML file."""
+
+    Params: type[BaseModel]
+
+    def fit(self, sources: Sequence[Source], config: Config, *, progress: Progress) -> Any:
+        """Estimate, once, every number that later stages need."""
+
+    def clean(self, volume: NDArray[Any], fit: Any) -> NDArray[np.float32]:
+        """Return a volume (Z, Y, X) without camera pattern and empty voxels: what is trained on and restored."""
+
+    def prepare(self, sources: Sequence[Source], fit: Any, config: Config, *, seed: int, round: int) -> Bank:
+        """Return what patches are cut from. Pure: the same arguments give the same bytes."""
+
+    def sample(
+        self,
+        batch: Mapping[str, Tensor],
+        depth: Tensor,
+        fit: Any,
+        generator: torch.Generator,
+        config: Config,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return input, target and weight (N, 1, Y, X) of a batch, with fresh noise."""
+
+    def build(self, fit: Any, config: Config) -> nn.Module:
+        """Return the network, its weights not yet set."""
+
+    def geometry(self, net: nn.Module, fit: Any, config: Config) -> Geometry:
+        """Return halo and step of the network along Z, Y, X."""
+
+    def restore(self, net: nn.Module, tile: Tensor, fit: Any, config: Config) -> dict[str, Tensor]:
+        """Restore one tile (Z, Y, X) once, in grey levels; ``"mean"`` is always there."""

@@ -1,0 +1,111 @@
+"""What users see: public names, help of every verb, and a README that runs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+
+import deepcontrast as dc
+from deepcontrast import registry
+from deepcontrast.cli import app, run
+from deepcontrast.io import write_stack
+from deepcontrast.recipe import load_recipe
+from deepcontrast.stack import Stack
+
+from .conftest import TINY
+
+ROOT = Path(__file__).parent.parent
+VERBS = ("enhance", "train", "predict", "evaluate", "simulate", "degrade", "info", "demo")
+
+
+def test_public_names_change_on_purpose_only() -> None:
+    assert dc.__all__ == [
+        "Config", "DeepContrastError", "Optics", "Restorer", "Result", "Stack",
+        "enhance", "evaluate", "load", "open", "predict", "train",
+    ]  # fmt: skip
+    for name in dc.__all__:
+        assert getattr(dc, name).__doc__
+    assert inspect.isfunction(dc.train), "a module hides the function"
+
+
+OPTIONS = {
+    "enhance": "--axes --channel --device --dtype --ensemble --gain --iterations --json --mask --model --offset --out "
+    "--overwrite --quiet --recipe --resume --seed --set --surface --voxel-size",
+    "train": "--axes --channel --device --ensemble --gain --input --json --offset --out --overwrite --quiet --resume "
+    "--seed --set --surface --voxel-size",
+    "predict": "--axes --channel --device --dtype --iterations --json --out --overwrite --quiet --voxel-size",
+    "evaluate": "--json --mask --out --overwrite --quiet --raw --truth",
+    "simulate": "--json --light --out --overwrite --quiet --seed --shape",
+    "degrade": "--axes --channel --gain --json --offset --out --overwrite --quiet --recipe --seed --set --surface "
+    "--voxel-size",
+    "info": "--json",
+    "demo": "--json --out --quiet --seeds --set",
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([verb, "--help"]) == 0
+    text = capsys.readouterr().out
+    found = sorted(set(re.findall(r"^\s+(--[a-z-]+)", text, re.MULTILINE)) - {"--help"})
+    assert found == OPTIONS[verb].split()
+    assert (ROOT / "docs" / f"{verb}.md").exists()
+
+
+def test_there_are_no_other_verbs() -> None:
+    group: Any = typer.main.get_command(app)
+    assert tuple(group.commands) == VERBS
+
+
+@pytest.mark.parametrize("recipe", ["contrast", "contrast-paper"])
+def test_recipes_are_complete_and_say_what_to_expect(recipe: str) -> None:
+    config = load_recipe(recipe)
+    text = (ROOT / "src" / "deepcontrast" / "recipes" / f"{recipe}.toml").read_text()
+    assert "What to expect" in text
+    assert "Time:" in text
+    if recipe == "contrast-paper":
+        train, net, task = config.train, config.net, config.task
+        assert (net.depth, net.features, net.bias, train.loss) == (5, 32, False, "mae")
+        assert (train.steps, train.batch, train.patch, train.learning_rate) == (450 * 200, 16, 128, 4e-4)
+        assert (task["sigma"], task["alpha_surface"], task["alpha_deep"]) == (20.0, 0.5, 0.3)
+
+
+@pytest.mark.parametrize("folder", ["baselines", "degrade", "metrics", "nets", "synth"])
+def test_every_registered_function_is_documented_and_keyword_only(folder: str) -> None:
+    for name in registry.names(folder):
+        function = registry.load(folder, name)
+        assert "Args:" in inspect.getdoc(function), name
+        parameters = list(inspect.signature(function).parameters.values())
+        positional = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+        assert len(positional) <= 2, name
+        assert all(p.default is p.empty for p in positional), name
+
+
+def test_the_readme_runs(tiny_stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    write_stack(tmp_path / "liver.tif", tiny_stack)
+    monkeypatch.chdir(tmp_path)
+    settings = dict(setting.split("=") for setting in TINY)
+    original = dc.enhance
+    shrunk = {key: int(value) for key, value in settings.items()}
+    monkeypatch.setattr(dc, "enhance", lambda stack: original(stack, settings=shrunk), raising=False)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["again"].shape == tiny_stack.shape
+    assert names["result"].stack.dtype == np.float32
+    assert (tmp_path / "liver_enhanced" / "enhanced.tif").exists()
+    [command] = re.findall(r"^deepcontrast (enhance .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    arguments = [*command.split(), *(part for setting in TINY for part in ("--set", setting)), "--overwrite"]
+    assert run([*arguments, "--quiet"]) == 0
+
+
+def test_every_document_that_is_linked_exists() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,0 +1,193 @@
+"""Every task's sample, and training that is the same however often it is interrupted."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from deepcontrast import registry
+from deepcontrast.config import Config, Train
+from deepcontrast.depth import depths
+from deepcontrast.errors import Cancelled, InputError
+from deepcontrast.patches import corners, draw, hold_out, patch_size
+from deepcontrast.progress import Event
+from deepcontrast.recipe import load_recipe
+from deepcontrast.stack import Stack
+from deepcontrast.task import Source
+from deepcontrast.training import learning_rate, train
+
+from .conftest import TINY
+
+Prepared = tuple[Any, list[Source], Any, Config]
+
+
+@pytest.fixture(scope="module", params=registry.names("tasks"))
+def prepared(request: pytest.FixtureRequest, tiny_stack: Stack) -> Prepared:
+    task = registry.load("tasks", request.param)
+    stack = tiny_stack.with_optics(surface="first")
+    sources = [Source(stack, 0, 0, depths(stack))]
+    config = load_recipe("contrast", TINY)
+    return task, sources, task.fit(sources, config), config
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_sample_obeys_its_generator_and_nothing_else(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, sources, fit, config = prepared
+    bank = task.prepare(sources, fit, config, seed=1, round=0)
+    batch, depth = draw(bank, 4, fit.patch, seeded(0), augment=True)
+
+    def sample(seed: int) -> list[torch.Tensor]:
+        return [t for t in task.sample(batch, depth, fit, seeded(seed), config) if t is not None]
+
+    one, other = sample(1), sample(2)
+    assert any(not torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a draw that no generator governs")
+
+    for module, names in (
+        (random, ("random", "randint", "gauss", "uniform", "shuffle")),
+        (np.random, ("rand", "randn", "randint", "normal", "poisson", "default_rng")),
+        (torch, ("rand", "randn", "randint", "normal", "rand_like", "randn_like", "randperm")),
+    ):
+        for name in names:
+            monkeypatch.setattr(module, name, refuse)
+    for a, b in zip(one, sample(1), strict=True):
+        assert torch.equal(a, b)
+        assert a.dtype == torch.float32
+
+
+def test_sample_can_be_captured(prepared: Prepared) -> None:
+    """No .item(), no boolean indexing, no shape that depends on values."""
+    task, sources, fit, config = prepared
+    bank = task.prepare(sources, fit, config, seed=1, round=0)
+    batch, depth = draw(bank, 4, fit.patch, seeded(0), augment=False)
+    with FakeTensorMode() as mode:
+        fake = {name: mode.from_tensor(image) for name, image in batch.items()}
+        x, y, _ = task.sample(fake, mode.from_tensor(depth), fit, seeded(0), config)
+    assert x.shape == y.shape == (4, 1, fit.patch, fit.patch)
+
+
+def test_prepare_is_pure(prepared: Prepared) -> None:
+    task, sources, fit, config = prepared
+    one, two = (task.prepare(sources, fit, config, seed=1, round=0) for _ in range(2))
+    assert torch.equal(one.corners, two.corners)
+    for name in one.images:
+        assert all(torch.equal(a, b) for a, b in zip(one.images[name], two.images[name], strict=True))
+
+
+def test_no_training_patch_touches_a_held_out_one(prepared: Prepared) -> None:
+    task, sources, fit, config = prepared
+    bank = task.prepare(sources, fit, config, seed=1, round=0)
+    for _, _, y, x in bank.corners.tolist():
+        for _, top, left in fit.held_out:
+            reach = fit.patch + bank.jitter - 1
+            assert y + reach <= top or y >= top + fit.patch or x + reach <= left or x >= left + fit.patch
+
+
+def test_a_bank_smaller_than_the_stack_changes_by_round(prepared: Prepared) -> None:
+    task, sources, fit, config = prepared
+    small = config.model_copy(update={"task": {**config.task, "bank_mb": 1}})
+    banks = [task.prepare(sources * 8, fit, small, seed=1, round=r) for r in (0, 0, 1)]
+    planes = [sum(len(d) for d in bank.depth) for bank in banks]
+    assert max(planes) * 64 * 72 * 8 <= 1_000_000
+    same, other = (torch.cat(list(banks[i].depth)) for i in (1, 2))
+    assert torch.equal(torch.cat(list(banks[0].depth)), same)
+    assert not torch.equal(same, other)
+
+
+class _Stop:
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def __call__(self, event: Event) -> None:
+        if event.stage == "train" and event.done == self.at:
+            raise Cancelled("stop")
+
+
+@pytest.mark.parametrize("stops", [(6,), (3, 9), (4, 8, 12)])
+def test_interrupted_training_ends_in_the_same_weights(
+    prepared: Prepared, tmp_path: Path, stops: tuple[int, ...]
+) -> None:
+    task, sources, fit, config = prepared
+    whole = train(task, sources, fit, config)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    for stop in stops:
+        with pytest.raises(Cancelled):
+            train(task, sources, fit, config, checkpoint=checkpoint, progress=_Stop(stop))
+    again = train(task, sources, fit, config, checkpoint=checkpoint)
+    assert again.history == whole.history
+    for weights, expected in ((again.last, whole.last), (again.best, whole.best)):
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_training_learns_leaves_torch_alone_and_depends_on_its_seed(prepared: Prepared) -> None:
+    task, sources, fit, config = prepared
+    changed = {"steps": 120, "learning_rate": 5e-3, "validate_every": 10}
+    longer = config.model_copy(update={"train": config.train.model_copy(update=changed)})
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    one = train(task, sources, fit, longer)
+    assert one.history["val_loss"][-1] < 0.98 * one.history["val_loss"][0]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+    two = train(task, sources, fit, config, member=0)
+    other = train(task, sources, fit, config, member=1)
+    assert any(not torch.equal(two.last[name], other.last[name]) for name in two.last)
+
+
+def test_a_fit_comes_back_from_the_model_file(prepared: Prepared) -> None:
+    task, _, fit, _ = prepared
+    import json
+
+    table, arrays = fit.encode()
+    back = task.Fit.decode(json.loads(json.dumps(table)), arrays)
+    assert back.encode()[0] == table
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau", "constant"])
+def test_learning_rate_follows_its_schedule(schedule: Any) -> None:
+    settings = Train(steps=100, learning_rate=1.0, schedule=schedule)
+    rate: Callable[[int, list[float]], float] = lambda step, val: learning_rate(step, settings, val)  # noqa: E731
+    assert rate(0, []) == 1.0
+    if schedule == "cosine":
+        assert rate(50, []) == pytest.approx(0.5)
+    elif schedule == "plateau":
+        # Keras: halves once 10 validations in a row brought no new minimum.
+        assert rate(0, [1.0] * 10) == 1.0
+        assert rate(0, [1.0] * 11) == 0.5
+        assert rate(0, [1.0] * 21) == 0.25
+        assert rate(0, [1.0 / (i + 1) for i in range(30)]) == 1.0
+    else:
+        assert rate(99, [1.0] * 50) == 1.0
+
+
+def test_patches_fit_beside_the_held_out_square() -> None:
+    rng = np.random.default_rng(0)
+    for shape in ((64, 72), (40, 40), (128, 64), (300, 500), (17, 36)):
+        patch = patch_size(shape, 64, 4)
+        assert patch % 4 == 0
+        for stack, y, x in hold_out([shape], patch, 0.05, rng):
+            assert stack == 0
+            assert len(corners(None, (1, *shape), patch, max(1, patch // 8), [(y, x)]))
+    with pytest.raises(InputError, match="too small"):
+        patch_size((12, 200), 64, 16)
+
+
+def test_patches_avoid_invalid_voxels() -> None:
+    valid = np.ones((2, 64, 64), bool)
+    valid[0] = False
+    valid[1, :, 32:] = False
+    rows = corners(valid, (2, 64, 64), 16, 2, [])
+    assert len(rows)
+    assert set(rows[:, 0]) == {1}
+    assert all(valid[z, y : y + 17, x : x + 17].mean() >= 0.9 for z, y, x in rows)
