@@ -21,12 +21,14 @@ from deepcontrast.model import Channel, Model
 from deepcontrast.prediction import load_nets, predict_pass
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.select import (
+    Brightness,
     Choice,
     bins,
     blend,
     by_mask,
     fixed,
     largest_that_explains,
+    match_brightness,
     predicts_neighbours,
 )
 from deepcontrast.stack import Stack
@@ -44,7 +46,7 @@ class Restored:
     Attributes:
         source: what was enhanced.
         passes: raw, then k = 1 .. K (Z, Y, X), grey levels, float32; maps of files in the working folder.
-        enhanced: the chosen iterations, empty and saturated voxels as they were.
+        enhanced: the chosen iterations in the raw's brightness, empty and saturated voxels as they were.
         chosen: k of every plane (Z,); between whole numbers a mixture.
         fidelity: whether it is still the raw's, per fifth of the depth.
         band_pass: the same for a Gaussian band-pass, for comparison.
@@ -160,9 +162,9 @@ def enhance(
             _passes(task, nets, source, fit, used, k_max, place / "passes" / str(i), device, progress)
             for i, source in work
         ]
-        choice = _choose([s for _, s in work], passes, iterations, mask, progress)
+        choice, brightness = _choose([s for _, s in work], passes, iterations, mask, progress)
         for n, ((i, source), volumes) in enumerate(zip(work, passes, strict=True)):
-            one = _finish(task, source, volumes, fit, choice, place / "passes" / str(i))
+            one = _finish(task, source, volumes, fit, choice, brightness, place / "passes" / str(i))
             if source.t == 0:
                 results[i].append((one,))
             else:
@@ -360,24 +362,34 @@ def _choose(
     iterations: int | None,
     mask: NDArray[np.bool_] | None,
     progress: Progress,
-) -> Choice:
-    """Choose k for one channel, from the first time point of every stack."""
-    if iterations is not None:
-        return fixed(iterations, f"k = {iterations}, as given")
-    if mask is not None:
-        return by_mask(passes[0], mask)
+) -> tuple[Choice, Brightness]:
+    """Choose k for one channel and match the brightness, from the first time point of every stack."""
     first = [(s, p) for s, p in zip(sources, passes, strict=True) if s.t == 0]
-    edges = bins([s.depth for s, _ in first])
+    depths_of = [s.depth for s, _ in first]
+    edges = bins(depths_of)
+    valid = [find_invalid(s.volume()).valid for s, _ in first]
+    brightness = match_brightness([p for _, p in first], depths_of, edges, valid)
+    if iterations is not None:
+        return fixed(iterations, f"k = {iterations}, as given"), brightness
+    if mask is not None:
+        return by_mask(passes[0], mask), brightness
     scores = []
-    for n, (source, volumes) in enumerate(first):
-        valid = find_invalid(source.volume()).valid
-        scores.append(predicts_neighbours(volumes, source.depth, edges, valid))
+    for n, ((source, volumes), known) in enumerate(zip(first, valid, strict=True)):
+        scores.append(predicts_neighbours(volumes, source.depth, edges, known))
         progress(Event("choose k", n + 1, len(first)))
-    return largest_that_explains(scores, edges)
+    return largest_that_explains(scores, edges), brightness
 
 
-def _finish(task: Any, source: Source, passes: tuple[Volume, ...], fit: Any, choice: Choice, folder: Path) -> Restored:
-    """Blend the chosen passes, put invalid voxels back, measure."""
+def _finish(
+    task: Any,
+    source: Source,
+    passes: tuple[Volume, ...],
+    fit: Any,
+    choice: Choice,
+    brightness: Brightness,
+    folder: Path,
+) -> Restored:
+    """Blend the chosen passes in the raw's brightness, put invalid voxels back, measure."""
     volume = source.volume()
     invalid = find_invalid(volume)
     valid = invalid.valid
@@ -385,7 +397,7 @@ def _finish(task: Any, source: Source, passes: tuple[Volume, ...], fit: Any, cho
     enhanced = np.lib.format.open_memmap(
         folder / f"t{source.t}_c{source.c}_enhanced.npy", mode="w+", dtype=np.float32, shape=volume.shape
     )
-    blend(passes, chosen, out=enhanced)
+    blend(passes, chosen, source.depth, brightness, offset=fit.norm.offset, out=enhanced)
     if valid is not None:
         enhanced[~valid] = volume[~valid]
     unit = depth_unit(source.stack)
@@ -398,6 +410,7 @@ def _finish(task: Any, source: Source, passes: tuple[Volume, ...], fit: Any, cho
     for k, result in enumerate(passes):
         method = "deepcontrast" if k else "raw"
         rows += contrast_rows(result, method=method, k=k, depth_um=depth_um, valid=valid, **where)
+    rows += contrast_rows(enhanced, method="deepcontrast", k=None, depth_um=depth_um, valid=valid, **where)
     rows += contrast_rows(band, method="band_pass", k=None, depth_um=depth_um, valid=valid, **where)
     found = fidelity(raw, enhanced, source.depth, **camera)
     beside = fidelity(raw, band, source.depth, **camera)

@@ -127,8 +127,9 @@ def fidelity(
     Correlation: the raw's structure band (Gaussian 1 px minus 20 px per plane) against its best non-negative
     fit by the result re-blurred with 0, 1, 2 and 4 px.
     Unsupported: the raw's bright components are where its 3D median (3 voxels) exceeds its local background
-    (Gaussian 20 px) by 3 standard deviations of the noise left by the median; the result is thresholded where
-    half of them are kept; of its components over 9 voxels those count that touch none of the raw's.
+    (Gaussian 20 px) by 3 standard deviations of the noise left by the median; the result, above its own local
+    background, is thresholded where half of them are kept; of its components over 9 voxels those count that
+    touch none of the raw's.
 
     Args:
         raw: (Z, Y, X) grey levels, camera pattern removed.
@@ -189,8 +190,9 @@ def _unsupported(
     kept = np.flatnonzero(sizes[1:] >= SMALLEST) + 1
     if not len(kept):
         return 0, 0
-    peaks = ndimage.maximum(result, labels, kept)
-    above = result > np.median(peaks)
+    # Haze is bright without being a structure: the result, too, is taken above its surroundings.
+    local = np.stack([plane - ndimage.gaussian_filter(plane, 20.0) for plane in result])
+    above = local > np.median(ndimage.maximum(local, labels, kept))
     if valid is not None:
         above &= valid
     pieces, found = ndimage.label(above)

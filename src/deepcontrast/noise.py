@@ -84,6 +84,7 @@ class _Grey:
     shares: tuple[float, float]  # of the voxels at the lowest and at the highest value
     median: float
     dark: float  # 2nd percentile
+    floor: float  # 0.1st percentile
 
 
 @dataclass(frozen=True)
@@ -287,7 +288,7 @@ def _grey_levels(volumes: Sequence[NDArray[Any]], masks: Sequence[NDArray[np.boo
     whole = bool(np.all(levels == np.round(levels)))
     step = float(np.diff(levels).min()) if whole and len(levels) > 1 else 0.0
     low, high, tall = float(levels[0]), float(levels[-1]), len(levels) > 8
-    dark, median = np.percentile(values, (2, 50))
+    floor, dark, median = np.percentile(values, (0.1, 2, 50))
     return _Grey(
         low=low,
         high=high,
@@ -298,6 +299,7 @@ def _grey_levels(volumes: Sequence[NDArray[Any]], masks: Sequence[NDArray[np.boo
         shares=(float(counts[0] / values.size), float(counts[-1] / values.size)),
         median=float(median),
         dark=float(dark),
+        floor=float(floor),
     )
 
 
@@ -690,7 +692,8 @@ def _effective(blocks: _Blocks | None, white: tuple[float, float, float], grey: 
         near = np.abs(blocks.raw[1] - grey.median)
         use &= near <= np.quantile(near[use], 0.3)
         variance = float(np.median(blocks.dropped[DROPPED.get(axes, 1)][use]))
-    intercept = grey.dark if grey.median > grey.dark else grey.low
+    # Not higher: voxels below the intercept would turn darker with every iteration of the network.
+    intercept = grey.floor if grey.median > grey.floor else grey.low
     reach = grey.median - intercept if grey.median > intercept else grey.high - grey.low
     return max(variance, 1e-6 * reach * reach) / reach, intercept
 

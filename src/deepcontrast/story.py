@@ -114,7 +114,7 @@ def report_data(
 def summary(one: Restored) -> tuple[str, ...]:
     """Return the sentences at the top: what was gained, and how far the result is still the raw's."""
     deepest = np.argsort(one.source.depth)[-max(1, len(one.source.depth) // 3) :]
-    raw, best = (_mean(one.rows, k, deepest, one.chosen) for k in (0, None))
+    raw, best = (_mean(one.rows, method, k, deepest) for method, k in (("raw", 0), ("deepcontrast", None)))
     worst = min(one.fidelity, key=lambda part: part.correlation)
     count = sum(part.components for part in one.fidelity)
     lone = sum(part.unsupported for part in one.fidelity)
@@ -137,15 +137,14 @@ def summary(one: Restored) -> tuple[str, ...]:
     )
 
 
-def _mean(rows: tuple[Row, ...], k: int | None, planes: NDArray[np.int64], chosen: NDArray[np.float64]) -> float:
-    """Return the mean WCI of planes at k, or at the nearest whole number to the chosen k of each plane."""
-    wanted = {int(z): (k if k is not None else round(float(chosen[z]))) for z in planes}
+def _mean(rows: tuple[Row, ...], method: str, k: int | None, planes: NDArray[np.int64]) -> float:
+    """Return the mean WCI of planes; NaN where it is undefined."""
+    wanted = set(planes.tolist())
     values = [
         row.value
         for row in rows
-        if row.metric == "wci" and row.value is not None and row.z in wanted
-        and row.method in ("raw", "deepcontrast") and row.k == wanted[row.z]
-    ]  # fmt: skip
+        if (row.metric, row.method, row.k) == ("wci", method, k) and row.value is not None and row.z in wanted
+    ]
     return float(np.mean(values)) if values else float("nan")
 
 
@@ -158,8 +157,8 @@ def _contrast(result: Enhanced, channel: int, k_count: int, planes: int) -> dict
             one = channels[channel][0]
             table = np.full((k_count + 1, len(one.source.depth)), np.nan)
             for row in one.rows:
-                if row.metric == name and row.method in ("raw", "deepcontrast") and row.value is not None:
-                    table[int(row.k or 0), row.z] = row.value
+                if row.metric == name and row.k is not None and row.value is not None:
+                    table[int(row.k), row.z] = row.value
             at = np.linspace(0, table.shape[1] - 1, planes).round().astype(int)
             all_stacks.append(table[:, at])
         out[name] = np.stack(all_stacks)
