@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deepcontrast.explain import REBLUR, band, copies, explained
 from deepcontrast.metrics.iou import iou
 
-TOLERANCE = 0.03
+TOLERANCE = 0.02
 """Share of the best prediction of neighbouring raw planes that more contrast may cost."""
 
 MATCHED = REBLUR.index(2.0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def report_data(
         title=title + (f", channel {result.model.channels[channel].name}" if several else ""),
         summary=summary(one),
         facts=(
-            ("Image", stack.describe()),
+            ("Image", replace(stack, source=Path(stack.source).name).describe()),
             ("Surface", f"the {stack.optics.surface} plane ({result.why_surface[index]})"),
             ("Depth", f"{depth.min():.4g} to {depth.max():.4g} {unit}"),
             *((("Note", text)) for text in stack.notes),
@@ -119,7 +120,8 @@ def summary(one: Restored) -> tuple[str, ...]:
     count = sum(part.components for part in one.fidelity)
     lone = sum(part.unsupported for part in one.fidelity)
     low, high = one.chosen.min(), one.chosen.max()
-    times = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}, by depth"
+    once = "once" if high == 1 else f"{high:.3g} times"
+    times = once if low == high else f"{low:.3g} to {high:.3g} times, depending on depth"
     gained = (
         f"Contrast of structures over background (exp WCI) in the deepest third: "
         f"{np.exp(best - raw):.2f} times the raw's."
@@ -128,7 +130,7 @@ def summary(one: Restored) -> tuple[str, ...]:
     )
     return (
         gained,
-        f"The network was applied {times} times.",
+        f"The network was applied {times}.",
         f"The result still explains the raw: re-blurred, it correlates with the raw's structures by "
         f"{worst.correlation:.2f} or better in every fifth of the depth (noise alone keeps this below 1).",
         f"Of {count} bright structures in the result, {lone} have nothing at their place in the raw."
