@@ -65,9 +65,7 @@ def measure(path: Path, out: Path, settings: list[str]) -> None:
         print(f"gain {fit.camera.gain:.4g}, intercept {fit.camera.intercept:.4g}; k by depth {result.choices[0].best};")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         print(f"{minutes:.1f} minutes (8 passes), peak memory {peak:.2f} GB\n")
-        print(
-            "| | exp WCI over raw, deepest third | correlation per fifth, shallow to deep | unsupported |"
-        )
+        print("| | exp WCI over raw, deepest third | correlation per fifth, shallow to deep | unsupported |")
         print("|---|---|---|---|")
         for name, volume in shown.items():
             parts = fidelity(raw, np.asarray(volume), one.source.depth, **camera)

@@ -38,7 +38,10 @@ class Net(Table):
 
 
 class Train(Table):
-    """The schedule: ``steps`` is the total number of optimiser steps."""
+    """The schedule: ``steps`` is the total number of optimiser steps.
+
+    ``keep`` says which weights the model file gets: those of the lowest validation loss, or the last ones.
+    """
 
     steps: int = Field(2000, ge=1)
     batch: int = Field(16, ge=1)
@@ -49,6 +52,7 @@ class Train(Table):
     augment: bool = True
     validation: float = Field(0.05, gt=0, lt=0.5)
     validate_every: int = Field(200, ge=1)
+    keep: Literal["best", "last"] = "best"
     seed: int = Field(0, ge=0)
 
 
@@ -56,7 +60,7 @@ class Predict(Table):
     """How the trained network is applied: at most ``iterations`` times, in tiles of ``tile_voxels``."""
 
     iterations: int = Field(6, ge=1, le=20)
-    tile_voxels: int = Field(1_000_000, ge=1024)
+    tile_voxels: int = Field(400_000, ge=1024)
 
 
 class Config(Table):

@@ -163,13 +163,12 @@ def enhance(
             for i, source in work
         ]
         choice, brightness = _choose([s for _, s in work], passes, iterations, mask, progress)
-        for n, ((i, source), volumes) in enumerate(zip(work, passes, strict=True)):
-            one = _finish(task, source, volumes, fit, choice, brightness, place / "passes" / str(i))
+        for (i, source), volumes in zip(work, passes, strict=True):
+            one = _finish(task, source, volumes, fit, choice, brightness, place / "passes" / str(i), progress)
             if source.t == 0:
                 results[i].append((one,))
             else:
                 results[i][-1] += (one,)
-            progress(Event("measure", n + 1, len(work)))
         fits.append(fit)
         choices.append(choice)
     return Enhanced(
@@ -228,7 +227,8 @@ def learn(
         table, arrays = fit.encode()
         names = stacks[0].channels
         name = names[c] if c < len(names) else str(c)
-        channels.append(Channel(name, table, arrays, tuple(one.best for one in trained)))
+        kept = tuple(one.last if config.train.keep == "last" else one.best for one in trained)
+        channels.append(Channel(name, table, arrays, kept))
         histories.append(trained[0].history)
     provenance = {"version": __version__, "torch": torch.__version__, "images": sorted(fingerprints)}
     return Model(config.task_name, config, tuple(channels), provenance), histories
@@ -374,9 +374,8 @@ def _choose(
     if mask is not None:
         return by_mask(passes[0], mask), brightness
     scores = []
-    for n, ((source, volumes), known) in enumerate(zip(first, valid, strict=True)):
-        scores.append(predicts_neighbours(volumes, source.depth, edges, known))
-        progress(Event("choose k", n + 1, len(first)))
+    for (source, volumes), known in zip(first, valid, strict=True):
+        scores.append(predicts_neighbours(volumes, source.depth, edges, known, progress))
     return largest_that_explains(scores, edges), brightness
 
 
@@ -388,6 +387,7 @@ def _finish(
     choice: Choice,
     brightness: Brightness,
     folder: Path,
+    progress: Progress,
 ) -> Restored:
     """Blend the chosen passes in the raw's brightness, put invalid voxels back, measure."""
     volume = source.volume()
@@ -410,10 +410,13 @@ def _finish(
     for k, result in enumerate(passes):
         method = "deepcontrast" if k else "raw"
         rows += contrast_rows(result, method=method, k=k, depth_um=depth_um, valid=valid, **where)
+        progress(Event("measure", k + 1, len(passes) + 4))
     rows += contrast_rows(enhanced, method="deepcontrast", k=None, depth_um=depth_um, valid=valid, **where)
     rows += contrast_rows(band, method="band_pass", k=None, depth_um=depth_um, valid=valid, **where)
     found = fidelity(raw, enhanced, source.depth, **camera)
+    progress(Event("measure", len(passes) + 2, len(passes) + 4))
     beside = fidelity(raw, band, source.depth, **camera)
     rows += fidelity_rows(found, method="deepcontrast", k=None, **where)
     rows += fidelity_rows(beside, method="band_pass", k=None, **where)
+    progress(Event("measure", len(passes) + 4, len(passes) + 4))
     return Restored(source, passes, enhanced, chosen, tuple(found), tuple(beside), tuple(rows))

@@ -177,7 +177,7 @@ def save(
 
     One image is written into the folder itself, several each into a folder named like the image.
     """
-    said: list[str] = []
+    said = _found(result, files)
     save_model(out / "model.safetensors", result.model)
     for i, file in enumerate(files):
         folder = out if len(files) == 1 else out / stem(file)
@@ -476,6 +476,22 @@ def _channel(stack: Stack, wanted: str) -> Stack:
     axes = stack.axes.replace("C", "")
     kept = (stack.channels[index],) if stack.channels else ()
     return replace(stack, array=array if "T" in axes else array[0], axes=axes, channels=kept)
+
+
+def _found(result: Enhanced, files: Sequence[Path]) -> list[str]:
+    """Return what was found of surface, camera and blur, and how k was chosen."""
+    said = [
+        f"{file.name}: the surface is the {stack.optics.surface} plane ({why})"
+        for file, stack, why in zip(files, result.stacks, result.why_surface, strict=True)
+    ]
+    for channel, fit, choice in zip(result.model.channels, result.fits, result.choices, strict=True):
+        name = f"channel {channel.name}: " if len(result.fits) > 1 else ""
+        camera = fit.camera
+        said.append(f"{name}camera: {camera.gain:.4g} grey levels per photon, none at {camera.intercept:.4g}")
+        said += [f"{name}  {note}" for note in camera.notes]
+        said.append(f"{name}blur: {fit.sigma_why}")
+        said.append(f"{name}iterations: {choice.why}")
+    return said
 
 
 def _shorten(chosen: NDArray[np.float64]) -> float | list[float]:

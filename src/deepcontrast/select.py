@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from deepcontrast.explain import REBLUR, band, copies, explained
 from deepcontrast.metrics.iou import iou
+from deepcontrast.progress import Event, Progress, silent
 
 TOLERANCE = 0.02
 """Share of the best prediction of neighbouring raw planes that more contrast may cost."""
@@ -58,6 +59,7 @@ def predicts_neighbours(
     depth: NDArray[np.float64],
     edges: NDArray[np.float64],
     valid: NDArray[np.bool_] | None = None,
+    progress: Progress = silent,
 ) -> NDArray[np.float64]:
     """Return how well every k explains the neighbouring raw planes, per depth bin (B, K + 1).
 
@@ -71,6 +73,7 @@ def predicts_neighbours(
         depth: of the planes (Z,).
         edges: of the depth bins.
         valid: voxels that hold a measurement.
+        progress: gets events.
     """
     raw = passes[0]
     scores = np.full((len(edges) - 1, len(passes)), np.nan)
@@ -86,6 +89,7 @@ def predicts_neighbours(
         for k, result in enumerate(passes):
             ways = [copies(result[z])[:, v] for z, v in zip(chosen, known, strict=True)]
             scores[b, k] = np.mean([explained(t, c) for t, c in zip(target, ways, strict=True)])
+            progress(Event("choose k", b * len(passes) + k + 1, len(scores) * len(passes)))
     return scores
 
 

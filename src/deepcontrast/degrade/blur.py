@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
@@ -39,9 +41,10 @@ def blur(
 
 def _blur(image: Tensor, sigma: float) -> Tensor:
     """Blur as two matrix products: exact, mirrored at the borders, fast on any device."""
-    rows, columns = (_matrix(n, sigma, image) for n in image.shape[-2:])
+    rows, columns = (_matrix(n, sigma).to(image) for n in image.shape[-2:])
     return rows @ image @ columns.T
 
 
-def _matrix(n: int, sigma: float, like: Tensor) -> Tensor:
-    return torch.from_numpy(gaussian_filter1d(np.eye(n), sigma, axis=0, mode="reflect")).to(like)
+@lru_cache(maxsize=8)
+def _matrix(n: int, sigma: float) -> Tensor:
+    return torch.from_numpy(gaussian_filter1d(np.eye(n), sigma, axis=0, mode="reflect"))

@@ -7,7 +7,6 @@ whatever went through the optics has faded there, so the level is read where onl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 from scipy.fft import dctn, idctn
 from scipy.ndimage import gaussian_filter
 
-Floats = NDArray[np.float64]
+from deepcontrast.errors import InputError
+from deepcontrast.noise.planes import Bools, Floats, Masks, Volumes
 
 MIN_PLANES = 8  # below, structure and camera cannot be told apart
 PIXEL_PLANES = 32  # below, only rows and columns are estimated
@@ -35,8 +35,8 @@ class Pattern:
 
 
 def estimate_pattern(
-    volumes: Sequence[NDArray[Any]],
-    masks: Sequence[NDArray[np.bool_] | None],
+    volumes: Volumes,
+    masks: Masks,
     *,
     gain: float,
     intercept: float,
@@ -66,9 +66,9 @@ def estimate_pattern(
     pairs = [(a, b) for a, b in combinations(range(len(parts)), 2) if b - a > 1]
 
     shape = whole.shape
+    y, x = np.ogrid[: shape[0], : shape[1]]
     level = 0.0
     if number >= PIXEL_PLANES:
-        y, x = np.ogrid[: shape[0], : shape[1]]
         radius = np.maximum(y / shape[0], x / shape[1])
         corner = (y > shape[0] // 2) & (x > shape[1] // 2)
         level = _level(parts, pairs, corner & (radius < 0.75), corner & (radius >= 0.75), 0.0)
@@ -77,20 +77,13 @@ def estimate_pattern(
         power = _local_power(whole[1:, 1:] ** 2)
         keep[1:, 1:] = np.clip(level / power, 0, 1)
     kind = "pixels" if level > 0 else "none"
-    for axis in (0, 1):  # row 0 of the spectrum holds the columns, column 0 the rows
-        line = np.zeros(shape, bool)
-        line[(0, slice(None)) if axis == 0 else (slice(None), 0)] = True
-        length = shape[1 - axis]
-        index = np.arange(length).reshape((1, -1) if axis == 0 else (-1, 1))
-        inner, outer = (
-            line & (index >= length // 2) & (index < 3 * length // 4),
-            line & (index >= 3 * length // 4),
-        )
+    for zero, index, length in ((y, x, shape[1]), (x, y, shape[0])):
+        line = (zero == 0) & (index >= 0)  # row 0 of the spectrum holds the columns, column 0 the rows
+        inner, outer = line & (index >= length // 2) & (index < 3 * length // 4), line & (index >= 3 * length // 4)
         strength = _level(parts, pairs, inner, outer, 1.5 * level)
-        if strength > 0:
-            kind = "rows and columns" if kind == "none" else kind
-        else:
-            strength = level
+        if strength > 0 and kind == "none":
+            kind = "rows and columns"
+        strength = strength or level
         if strength > 0:
             power = _local_power(whole[line][None] ** 2)[0]
             weight = np.clip(strength / power, 0, 1)
@@ -102,13 +95,21 @@ def estimate_pattern(
     return Pattern(image.astype(np.float32), kind, _describe(image, kind, sums, weights, number))
 
 
+def remove_pattern(volume: NDArray[Any], pattern: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the volume (Z, Y, X) as float32 less the additive pattern (Y, X), both in grey levels.
+
+    Raises:
+        InputError: the planes and the pattern differ in size.
+    """
+    if volume.shape[-2:] != pattern.shape:
+        raise InputError(
+            f"the pattern is {pattern.shape} (Y, X), the planes are {volume.shape[-2:]}; accepted: the same"
+        )
+    return np.asarray(volume - pattern, np.float32)
+
+
 def _grouped_means(
-    volumes: Sequence[NDArray[Any]],
-    masks: Sequence[NDArray[np.bool_] | None],
-    number: int,
-    gain: float,
-    intercept: float,
-    least: float,
+    volumes: Volumes, masks: Masks, number: int, gain: float, intercept: float, least: float
 ) -> tuple[Floats, Floats]:
     """Return weighted sums and weights (groups, Y, X) of the residual, over groups of consecutive planes.
 
@@ -144,13 +145,7 @@ def _spectrum(total: Floats, weight: Floats) -> Floats:
     return np.asarray(dctn(mean, norm="ortho"))
 
 
-def _level(
-    parts: list[Floats],
-    pairs: list[tuple[int, int]],
-    inner: NDArray[np.bool_],
-    outer: NDArray[np.bool_],
-    above: float,
-) -> float:
+def _level(parts: list[Floats], pairs: list[tuple[int, int]], inner: Bools, outer: Bools, above: float) -> float:
     """Return the power that distant groups share at the highest frequencies, 0 where it is not surely a camera's.
 
     It must exceed ``above`` significantly in both regions, and not fall from the inner to the outer as structure does.

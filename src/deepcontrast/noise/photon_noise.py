@@ -1,0 +1,85 @@
+"""Is it photon noise on a camera at all: is it white, and a rising line of the mean; and what to take if not."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deepcontrast.noise.blocks import AXES, Blocks
+from deepcontrast.noise.grey_levels import Grey
+from deepcontrast.noise.line import Line, groups_of, least
+from deepcontrast.noise.planes import Bools
+
+WHITE = 0.1  # lag-1 correlation above which noise is not called white
+
+Whiteness = tuple[float, float, float]  # lag-1 correlation along z, y, x
+
+
+def whiteness(blocks: Blocks) -> tuple[Whiteness, float]:
+    """Return the lag-1 correlations (z, y, x) of the residual and its correlation between distant planes.
+
+    Along an axis the residual is filtered only across it, so that white noise gives 0; medians over quiet blocks.
+    """
+    quiet = _quiet(blocks)
+    z, y, x = (float(np.median(row[quiet])) for row in blocks.lags)
+    shared = [float(np.median(row[quiet])) for row in blocks.shared]
+    return (z - shared[0], y, x), max(shared)
+
+
+def why_not(blocks: Blocks | None, line: Line | None, white: Whiteness, grey: Grey) -> str | None:
+    """Return why the noise is not photon noise on a camera, or None."""
+    if blocks is None:
+        return "too few usable voxels for a fit of variance against mean"
+    worst = int(np.argmax(np.abs(white)))
+    if abs(white[worst]) > WHITE:
+        return (
+            f"it is not white (neighbours along {'zyx'[worst]} are correlated by {white[worst]:.2f}), as after "
+            "resampling, smoothing, denoising or sharpening"
+        )
+    if line is None:
+        return "the variance of the residual cannot be compared with the mean (too little of one or the other varies)"
+    if line.gain < 4 * line.error:
+        return f"the variance does not rise with the mean (slope {line.gain:.3g}, standard error {line.error:.2g})"
+    noise = float(line.variance(np.array([grey.median]))[0])
+    if grey.step > 0 and noise < (grey.step / 2) ** 2 and abs(line.gain / grey.step - 1) > 0.15:
+        return (
+            f"at the median intensity it is smaller ({np.sqrt(noise):.2g}) than half a step of the grey levels "
+            f"({grey.step:g}): rounding hides it, as after averaging, denoising or rescaling to few grey levels"
+        )
+    ratio = blocks.power[line.order] / line.variance(blocks.mean[line.order])
+    groups = groups_of(blocks.light[line.order], 12)
+    bent = [float(ratio[s].mean()) for g in range(12) if (s := line.keep & (groups == g)).sum() >= 20]
+    if len(bent) > 3 and float(np.mean(np.abs(np.array(bent) - 1))) > 0.25:
+        return "its variance is not a straight line of the mean, as after denoising or a non-linear rescaling"
+    thirds = np.minimum(blocks.depth * 3, 2).astype(int)
+    sizes = [float(ratio[s].mean()) for k in range(3) if (s := line.keep & (thirds == k)).sum() >= 30]
+    if len(sizes) > 1 and max(sizes) > 2 * min(sizes):
+        return (
+            f"at equal intensity its variance changes {max(sizes) / min(sizes):.1f} times along the depth, "
+            "as when planes were rescaled or laser and detector were turned up"
+        )
+    return None
+
+
+def effective(blocks: Blocks | None, white: Whiteness, grey: Grey) -> tuple[float, float]:
+    """Return a gain and an intercept that give the residual's variance at the median intensity.
+
+    Only axes along which the noise is white are differenced, since a high-pass misses what is correlated.
+    """
+    variance = 0.0
+    if blocks is not None:
+        axes = "".join(axis for axis, rho in zip("zyx", white, strict=True) if abs(rho) <= WHITE)
+        use = _quiet(blocks)
+        near = np.abs(blocks.level - grey.median)
+        use &= near <= np.quantile(near[use], 0.3)
+        variance = float(np.median(blocks.partial[AXES.index(axes or "yx")][use]))
+    # Not higher: voxels below the intercept would turn darker with every iteration of the network.
+    intercept = grey.floor if grey.median > grey.floor else grey.low
+    reach = grey.median - intercept if grey.median > intercept else grey.high - grey.low
+    return max(variance, 1e-6 * reach * reach) / reach, intercept
+
+
+def _quiet(blocks: Blocks) -> Bools:
+    """Mark the blocks with the least structure, at every brightness: a fifth, more where there are few."""
+    number = len(blocks.depth)
+    groups = groups_of(blocks.light[1], max(1, min(12, number // 8)))
+    return least(blocks.relief, groups, min(1.0, max(0.2, 200 / number)))
