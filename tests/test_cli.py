@@ -96,9 +96,9 @@ def test_several_stacks_share_one_model(tiny_stack: Stack, tmp_path: Path) -> No
     assert json.loads((again / "metrics.json").read_text())["chosen_iterations"] == 2
     target = str(tmp_path / "p.tif")
     assert run(["predict", model, one, "--out", target, "--iterations", "2", "--quiet"]) == 0
-    np.testing.assert_array_equal(
-        open_stack(target).volume(), open_stack(again / "enhanced.tif").volume(), "predict differs from enhance"
-    )
+    # enhance brings each plane back to the raw's brightness, predict writes what the network gives.
+    for ours, network in zip(open_stack(again / "enhanced.tif").volume(), open_stack(target).volume(), strict=True):
+        assert np.corrcoef(ours.ravel(), network.ravel())[0, 1] > 0.999
 
 
 def test_time_points_and_channels(tiny_stack: Stack, tmp_path: Path) -> None:

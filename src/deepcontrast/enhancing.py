@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,7 +132,28 @@ def enhance(
     Raises:
         InputError: an image that cannot be enhanced: NaN, constant, one plane, other channels than the model.
     """
-    place = folder or Path(tempfile.mkdtemp(prefix="deepcontrast-"))
+    if folder is None:
+        place = Path(tempfile.mkdtemp(prefix="deepcontrast-"))
+        try:
+            result = enhance(
+                stacks,
+                config,
+                model=model,
+                iterations=iterations,
+                mask=mask,
+                surface=surface,
+                members=members,
+                device=device,
+                folder=place,
+                fingerprints=fingerprints,
+                progress=progress,
+            )
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        # The passes are maps of files in there; they go with the result.
+        weakref.finalize(result, shutil.rmtree, place, ignore_errors=True)
+        return result
     check_stacks(stacks, progress)
     found = [surfaced(stack, surface) for stack in stacks]
     placed = [stack for stack, _ in found]
@@ -144,7 +167,7 @@ def enhance(
             config,
             members=members,
             device=device,
-            folder=place,
+            folder=folder,
             fingerprints=fingerprints,
             progress=progress,
         )
@@ -159,12 +182,12 @@ def enhance(
         k_max = iterations or config.predict.iterations
         work = [(i, source) for i, stack in enumerate(placed) for source in _sources(stack, c)]
         passes = [
-            _passes(task, nets, source, fit, used, k_max, place / "passes" / str(i), device, progress)
+            _passes(task, nets, source, fit, used, k_max, folder / "passes" / str(i), device, progress)
             for i, source in work
         ]
         choice, brightness = _choose([s for _, s in work], passes, iterations, mask, progress)
         for (i, source), volumes in zip(work, passes, strict=True):
-            one = _finish(task, source, volumes, fit, choice, brightness, place / "passes" / str(i), progress)
+            one = _finish(task, source, volumes, fit, choice, brightness, folder / "passes" / str(i), progress)
             if source.t == 0:
                 results[i].append((one,))
             else:
@@ -330,29 +353,23 @@ def _passes(
     """Apply the networks k_max times over the whole volume; finished passes of an earlier run are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     volume = source.volume()
-    passes: list[Volume] = [volume.astype(np.float32)]
     current = task.clean(volume, fit)
-    for k in range(1, k_max + 1):
+    passes: list[Volume] = []
+    for k in range(k_max + 1):
         path = folder / f"t{source.t}_c{source.c}_k{k}.npy"
         if not path.exists():
             unfinished = path.with_suffix(".tmp")
             out = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float32, shape=volume.shape)
-            predict_pass(
-                task,
-                nets,
-                current,
-                fit,
-                config,
-                out=out,
-                device=device,
-                progress=progress,
-                stage=f"predict {k}/{k_max}",
-            )
+            if k == 0:
+                out[:] = volume
+            else:
+                stage = f"predict {k}/{k_max}"
+                predict_pass(task, nets, current, fit, config, out=out, device=device, progress=progress, stage=stage)
             out.flush()
             del out
             unfinished.replace(path)
-        current = np.load(path, mmap_mode="r")
-        passes.append(current)
+        passes.append(np.load(path, mmap_mode="r"))
+        current = passes[-1] if k else current
     return tuple(passes)
 
 
