@@ -31,16 +31,18 @@ def find_surface(volume: NDArray[Any], valid: NDArray[np.bool_] | None = None) -
     from plane to plane and drops out.
 
     Args:
-        volume: (Z, Y, X).
-        valid: voxels that hold a measurement, (Z, Y, X).
+        volume: (Z, Y, X), empty voxels filled from their neighbours.
+        valid: voxels that hold a measurement, (Z, Y, X); only these count.
     """
-    count = len(volume)
-    usable = np.arange(count) if valid is None else np.flatnonzero(valid.mean(axis=(1, 2)) > 0.5)
+    known = np.ones(volume.shape, bool) if valid is None else valid
+    usable = np.flatnonzero(known.mean(axis=(1, 2)) > 0.2)
     if len(usable) < 2:
         return "first", "too few planes to tell; the first plane is taken"
     width = max(2, len(usable) // 5)
-    floor = float(np.percentile(volume[usable[:: max(1, len(usable) // 20)]], 0.5))
-    contrast = [_structure_contrast(volume[usable[part]], floor) for part in (slice(0, width), slice(-width, None))]
+    some = usable[:: max(1, len(usable) // 20)]
+    floor = float(np.percentile(volume[some][known[some]], 0.5))
+    ends = (usable[:width], usable[-width:])
+    contrast = [_structure_contrast(volume[end], known[end], floor) for end in ends]
     surface = "first" if contrast[0] >= contrast[1] else "last"
     return surface, (
         f"structure contrast {contrast[0]:.3g} in the first {width} planes, {contrast[1]:.3g} in the last {width}"
@@ -73,11 +75,16 @@ def structure_radius(planes: NDArray[np.float32]) -> float:
     return float(lag - (half - curve[lag]) / (curve[lag - 1] - curve[lag]))
 
 
-def _structure_contrast(planes: NDArray[Any], floor: float) -> float:
+def _structure_contrast(planes: NDArray[Any], known: NDArray[np.bool_], floor: float) -> float:
     band = [
         ndimage.gaussian_filter(p, 1.0) - ndimage.gaussian_filter(p, 10.0)
         for p in (plane.astype(np.float32) for plane in planes)
     ]
-    covariance = float(np.mean([np.mean(a * b) for a, b in zip(band, band[1:], strict=False)]))
-    brightness = max(float(np.mean(planes)) - floor, 1e-6)
+    covariances = [
+        float(np.mean((a * b)[inside]))
+        for a, b, inside in zip(band, band[1:], known[:-1] & known[1:], strict=False)
+        if inside.any()
+    ]
+    covariance = float(np.mean(covariances)) if covariances else 0.0
+    brightness = max(float(np.mean(planes[known])) - floor, 1e-6)
     return float(np.sqrt(max(covariance, 0.0))) / brightness

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from deepcontrast import __version__, registry
 from deepcontrast.config import Config
 from deepcontrast.depth import depth_unit, depths, find_surface
-from deepcontrast.errors import InputError
+from deepcontrast.errors import InputError, OutputError
 from deepcontrast.evaluation import Fidelity, Row, contrast_rows, fidelity, fidelity_rows
 from deepcontrast.model import Channel, Model
 from deepcontrast.prediction import load_nets, predict_pass
@@ -36,7 +37,7 @@ from deepcontrast.select import (
 from deepcontrast.stack import Stack
 from deepcontrast.task import Source
 from deepcontrast.training import train
-from deepcontrast.valid import find_invalid
+from deepcontrast.valid import fill_empty, find_invalid
 
 Volume = NDArray[np.float32]
 
@@ -154,6 +155,7 @@ def enhance(
         # The passes are maps of files in there; they go with the result.
         weakref.finalize(result, shutil.rmtree, place, ignore_errors=True)
         return result
+    folder.mkdir(parents=True, exist_ok=True)
     check_stacks(stacks, progress)
     found = [surfaced(stack, surface) for stack in stacks]
     placed = [stack for stack, _ in found]
@@ -185,7 +187,7 @@ def enhance(
             _passes(task, nets, source, fit, used, k_max, folder / "passes" / str(i), device, progress)
             for i, source in work
         ]
-        choice, brightness = _choose([s for _, s in work], passes, iterations, mask, progress)
+        choice, brightness = _choose(task, fit, [s for _, s in work], passes, iterations, mask, progress)
         for (i, source), volumes in zip(work, passes, strict=True):
             one = _finish(task, source, volumes, fit, choice, brightness, folder / "passes" / str(i), progress)
             if source.t == 0:
@@ -266,6 +268,12 @@ def check_stacks(stacks: Sequence[Stack], progress: Progress = silent) -> None:
     if len({stack.size("C") for stack in stacks}) > 1:
         counts = ", ".join(f"{stack.source}: {stack.size('C')}" for stack in stacks)
         raise InputError(f"stacks of one experiment must have equal channels; given {counts}")
+    sizes = {tuple(None if s is None else round(s, 3) for s in stack.optics.voxel_size) for stack in stacks}
+    if len(sizes) > 1:
+        raise InputError(
+            f"stacks of one experiment must have one voxel size; given {sorted(map(str, sizes))}; "
+            "--voxel-size sets it, or enhance them apart"
+        )
     for n, stack in enumerate(stacks):
         if stack.size("Z") < 2:
             raise InputError(
@@ -305,7 +313,8 @@ def surfaced(stack: Stack, surface: str) -> tuple[Stack, str]:
     if stack.optics.surface in ("first", "last"):
         return stack, "known from the file"
     volume = stack.volume()
-    found, why = find_surface(volume, find_invalid(volume).valid)
+    invalid = find_invalid(volume)
+    found, why = find_surface(fill_empty(volume.astype(np.float32), invalid), invalid.valid)
     return stack.with_optics(surface=found), why
 
 
@@ -353,13 +362,13 @@ def _passes(
     """Apply the networks k_max times over the whole volume; finished passes of an earlier run are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     volume = source.volume()
-    current = task.clean(volume, fit)
+    current = task.clean(volume, fit, source.invalid)
     passes: list[Volume] = []
     for k in range(k_max + 1):
         path = folder / f"t{source.t}_c{source.c}_k{k}.npy"
         if not path.exists():
             unfinished = path.with_suffix(".tmp")
-            out = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float32, shape=volume.shape)
+            out = _mapped(unfinished, volume.shape)
             if k == 0:
                 out[:] = volume
             else:
@@ -373,7 +382,26 @@ def _passes(
     return tuple(passes)
 
 
+def _mapped(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.float32]]:
+    """Return a new float32 array in a file, all its space taken: a full disk must not kill the process later.
+
+    Raises:
+        OutputError: the disk is full.
+    """
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            path.unlink()
+            raise OutputError(f"cannot write '{path}': {error.strerror}") from None
+    return array
+
+
 def _choose(
+    task: Any,
+    fit: Any,
     sources: Sequence[Source],
     passes: Sequence[tuple[Volume, ...]],
     iterations: int | None,
@@ -381,15 +409,18 @@ def _choose(
     progress: Progress,
 ) -> tuple[Choice, Brightness]:
     """Choose k for one channel and match the brightness, from the first time point of every stack."""
-    first = [(s, p) for s, p in zip(sources, passes, strict=True) if s.t == 0]
+    # Raw as the network saw it: nothing may be judged by a camera pattern, or by the rim of a hole.
+    first = [
+        (s, (task.clean(s.volume(), fit, s.invalid), *p[1:])) for s, p in zip(sources, passes, strict=True) if s.t == 0
+    ]
     depths_of = [s.depth for s, _ in first]
     edges = bins(depths_of)
-    valid = [find_invalid(s.volume()).valid for s, _ in first]
+    valid = [s.invalid.valid for s, _ in first]
     brightness = match_brightness([p for _, p in first], depths_of, edges, valid)
     if iterations is not None:
         return fixed(iterations, f"k = {iterations}, as given"), brightness
     if mask is not None:
-        return by_mask(passes[0], mask), brightness
+        return by_mask(first[0][1], mask, valid[0]), brightness
     scores = []
     for (source, volumes), known in zip(first, valid, strict=True):
         scores.append(predicts_neighbours(volumes, source.depth, edges, known, progress))
@@ -408,18 +439,13 @@ def _finish(
 ) -> Restored:
     """Blend the chosen passes in the raw's brightness, put invalid voxels back, measure."""
     volume = source.volume()
-    invalid = find_invalid(volume)
-    valid = invalid.valid
+    valid = source.invalid.valid
     chosen = choice.at(source.depth)
-    enhanced = np.lib.format.open_memmap(
-        folder / f"t{source.t}_c{source.c}_enhanced.npy", mode="w+", dtype=np.float32, shape=volume.shape
-    )
+    enhanced = _mapped(folder / f"t{source.t}_c{source.c}_enhanced.npy", volume.shape)
     blend(passes, chosen, source.depth, brightness, offset=fit.norm.offset, out=enhanced)
-    if valid is not None:
-        enhanced[~valid] = volume[~valid]
     unit = depth_unit(source.stack)
     depth_um = [float(d) if unit == "um" else None for d in source.depth]
-    raw = task.clean(volume, fit)
+    raw = task.clean(volume, fit, source.invalid)
     camera = {"gain": fit.camera.gain, "intercept": fit.camera.intercept, "valid": valid}
     band = registry.load("baselines", "band_pass_2d")(raw) + np.float32(fit.norm.offset)
     where = {"t": source.t, "c": source.c}
@@ -431,9 +457,12 @@ def _finish(
     rows += contrast_rows(enhanced, method="deepcontrast", k=None, depth_um=depth_um, valid=valid, **where)
     rows += contrast_rows(band, method="band_pass", k=None, depth_um=depth_um, valid=valid, **where)
     found = fidelity(raw, enhanced, source.depth, **camera)
+    if valid is not None:
+        enhanced[~valid] = volume[~valid]
     progress(Event("measure", len(passes) + 2, len(passes) + 4))
     beside = fidelity(raw, band, source.depth, **camera)
-    rows += fidelity_rows(found, method="deepcontrast", k=None, **where)
-    rows += fidelity_rows(beside, method="band_pass", k=None, **where)
+    known = unit == "um"
+    rows += fidelity_rows(found, method="deepcontrast", k=None, known=known, **where)
+    rows += fidelity_rows(beside, method="band_pass", k=None, known=known, **where)
     progress(Event("measure", len(passes) + 4, len(passes) + 4))
     return Restored(source, passes, enhanced, chosen, tuple(found), tuple(beside), tuple(rows))

@@ -33,6 +33,10 @@ class Row:
     reason: str = ""
 
 
+CORRELATION, UNSUPPORTED = 0.9, 0.02
+"""Limits of a faithful result: docs/decisions.md says what untouched and over-iterated stacks give."""
+
+
 @dataclass(frozen=True)
 class Fidelity:
     """Whether a result is still the raw's, in one fifth of the depth.
@@ -151,13 +155,14 @@ def fidelity(
     return found
 
 
-def fidelity_rows(found: Sequence[Fidelity], *, method: str, k: float | None, t: int, c: int) -> list[Row]:
-    """Return the fifths as rows of metrics.json, without a plane but with their mean depth."""
+def fidelity_rows(found: Sequence[Fidelity], *, method: str, k: float | None, t: int, c: int, known: bool) -> list[Row]:
+    """Return the fifths as rows of metrics.json, without a plane but with their mean depth where it is known."""
     rows = []
     for part in found:
         for name in ("correlation", "components", "unsupported"):
             value = float(asdict(part)[name])
-            rows.append(Row(method, k, t, c, None, part.depth, f"fidelity_{name}", value))
+            depth = part.depth if known else None
+            rows.append(Row(method, k, t, c, None, depth, f"fidelity_{name}", value))
     return rows
 
 

@@ -44,31 +44,38 @@ def hold_out(
     columns = []
     for stack, (height, width) in enumerate(shapes):
         grid = [(y, x) for y in range(0, height - patch + 1, patch) for x in range(0, width - patch + 1, patch)]
-        if len(grid) < 8:
-            # In a small field only the corners leave a whole patch beside them.
-            grid = [(y, x) for y in (0, height - patch) for x in (0, width - patch)]
+        # In a small field only a square at the rim leaves a whole patch beside it.
+        rim = [(y, x) for y in (0, height - patch) for x in (0, width - patch)]
         count = max(1, min(len(grid) // 4, round(share * height * width / patch**2)))
-        for index in sorted(rng.choice(len(grid), size=count, replace=False)):
-            columns.append((stack, *grid[index]))
+        chosen: list[tuple[int, int]] = []
+        for y, x in [grid[i] for i in rng.permutation(len(grid))] + rim:
+            if len(chosen) < count and len(corners(None, (1, height, width), patch, jitter(patch), [*chosen, (y, x)])):
+                chosen.append((y, x))
+        columns += [(stack, y, x) for y, x in sorted(chosen)]
     return tuple(columns)
+
+
+def jitter(patch: int) -> int:
+    """Return the spacing of the grid of corners that a patch is drawn from."""
+    return max(1, patch // 8)
 
 
 def corners(
     valid: NDArray[np.bool_] | None,
     shape: tuple[int, int, int],
     patch: int,
-    jitter: int,
+    spacing: int,
     held_out: Sequence[tuple[int, int]],
 ) -> NDArray[np.int64]:
-    """Return (M, 3) corners (plane, y, x) whose patch, shifted by up to ``jitter - 1``, may be trained on.
+    """Return (M, 3) corners (plane, y, x) whose patch, shifted by up to ``spacing - 1``, may be trained on.
 
     It lies inside the field, clear of the held-out squares, and at least 9 of 10 of its voxels are valid.
     """
     planes, height, width = shape
-    box = patch + jitter - 1
+    box = patch + spacing - 1
     if height < box or width < box:
         raise InputError(f"patches of {patch} pixels do not fit planes of {height} x {width}")
-    y, x = np.arange(0, height - box + 1, jitter), np.arange(0, width - box + 1, jitter)
+    y, x = np.arange(0, height - box + 1, spacing), np.arange(0, width - box + 1, spacing)
     free = np.ones((len(y), len(x)), bool)
     for top, left in held_out:
         in_y, in_x = (y > top - box) & (y < top + patch), (x > left - box) & (x < left + patch)

@@ -124,13 +124,16 @@ def largest_that_explains(
     )
 
 
-def by_mask(passes: Sequence[Volume], mask: NDArray[np.bool_]) -> Choice:
+def by_mask(passes: Sequence[Volume], mask: NDArray[np.bool_], valid: NDArray[np.bool_] | None = None) -> Choice:
     """Choose the k whose best-threshold IoU with a mask (Z, Y, X) is highest, averaged over planes.
 
     DeepContrast section 4.8. A mask drawn on raw favours results that look like raw.
     """
     planes = [z for z in range(len(mask)) if mask[z].any()]
-    rows = [[iou(np.asarray(p[z]), mask[z])[0].value or 0.0 for z in planes] for p in passes]
+    rows = [
+        [iou(np.asarray(p[z]), mask[z], valid=None if valid is None else valid[z])[0].value or 0.0 for z in planes]
+        for p in passes
+    ]
     score = np.array(rows).mean(axis=1)
     best = 1 + int(np.argmax(score[1:]))
     why = f"k = {best}: highest best-threshold IoU with the given mask ({score[best]:.3f}; raw {score[0]:.3f})"

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from deepcontrast import registry
 from deepcontrast.depth import depth_unit
 from deepcontrast.enhancing import Enhanced, Restored
-from deepcontrast.evaluation import Row
+from deepcontrast.evaluation import CORRELATION, UNSUPPORTED, Row
 from deepcontrast.report.data import ReportData
-from deepcontrast.valid import find_invalid
 
 TILE = 64
 
@@ -40,8 +39,7 @@ def report_data(
     """
     stack, fit, choice = result.stacks[index], result.fits[channel], result.choices[channel]
     one = result.restored[index][channel][0]
-    volume = one.source.volume()
-    invalid = find_invalid(volume)
+    invalid = one.source.invalid
     unit, depth = depth_unit(stack), one.source.depth
     task: Any = registry.load("tasks", result.model.task)
     config = result.model.config
@@ -116,9 +114,6 @@ def summary(one: Restored) -> tuple[str, ...]:
     """Return the sentences at the top: what was gained, and how far the result is still the raw's."""
     deepest = np.argsort(one.source.depth)[-max(1, len(one.source.depth) // 3) :]
     raw, best = (_mean(one.rows, method, k, deepest) for method, k in (("raw", 0), ("deepcontrast", None)))
-    worst = min(one.fidelity, key=lambda part: part.correlation)
-    count = sum(part.components for part in one.fidelity)
-    lone = sum(part.unsupported for part in one.fidelity)
     low, high = one.chosen.min(), one.chosen.max()
     once = "once" if high == 1 else f"{high:.3g} times"
     times = once if low == high else f"{low:.3g} to {high:.3g} times, depending on depth"
@@ -131,11 +126,34 @@ def summary(one: Restored) -> tuple[str, ...]:
     return (
         gained,
         f"The network was applied {times}.",
-        f"The result still explains the raw: re-blurred, it correlates with the raw's structures by "
-        f"{worst.correlation:.2f} or better in every fifth of the depth (noise alone keeps this below 1).",
-        f"Of {count} bright structures in the result, {lone} have nothing at their place in the raw."
-        if count
-        else "No structure in the result is bright enough to be checked one by one against the raw.",
+        *_verdict(one),
+    )
+
+
+def _verdict(one: Restored) -> tuple[str, ...]:
+    """Return whether the result is still the raw's, in sentences."""
+    worst = min(one.fidelity, key=lambda part: part.correlation)
+    count = sum(part.components for part in one.fidelity)
+    lone = sum(part.unsupported for part in one.fidelity)
+    found = (
+        f"re-blurred, it correlates with the raw's structures by {worst.correlation:.2f} or better in every fifth "
+        f"of the depth"
+    )
+    faithful = worst.correlation >= CORRELATION
+    explained = (
+        f"The result still explains the raw: {found} (limit {CORRELATION:g})."
+        if faithful
+        else f"Caution: the result explains the raw poorly: {found}; below {CORRELATION:g} structures may be lost or "
+        "noise may outweigh them. Look at the raw beside it, or take fewer iterations."
+    )
+    if not count:
+        return explained, "No structure in the result is bright enough to be checked one by one against the raw."
+    shown = f"of {count} bright structures in the result, {lone} have nothing at their place in the raw"
+    if lone <= UNSUPPORTED * count:
+        return explained, f"{shown[0].upper()}{shown[1:]}."
+    return (
+        explained,
+        f"Caution: {shown}, more than {UNSUPPORTED:.0%}. Do not trust structures that the raw does not show.",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 from deepcontrast.config import Config
 from deepcontrast.progress import Progress
 from deepcontrast.stack import Stack
+from deepcontrast.valid import Invalid, find_invalid
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +41,11 @@ class Source:
         """Return the voxels as they were read, (Z, Y, X)."""
         return self.stack.volume(self.t, self.c)
 
+    @cached_property
+    def invalid(self) -> Invalid:
+        """Voxels that hold no measurement."""
+        return find_invalid(self.volume())
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -57,14 +64,16 @@ class Bank:
         depth: of each plane (P,), per source.
         corners: int64 (M, 4): source, plane, y, x where a training patch may start, plus a shift below
             ``jitter`` along y and x.
-        validation: int64 (V, 4): corners of the held-out patches.
+        validation: for every name, the held-out patches (V, 1, Y, X), the same in every round.
+        validation_depth: their depths (V,).
         jitter: spacing of the grid of corners.
     """
 
     images: Mapping[str, Sequence[Tensor]]
     depth: Sequence[Tensor]
     corners: Tensor
-    validation: Tensor
+    validation: Mapping[str, Tensor]
+    validation_depth: Tensor
     jitter: int
 
 
@@ -76,7 +85,7 @@ class Task(Protocol):
     def fit(self, sources: Sequence[Source], config: Config, *, progress: Progress) -> Any:
         """Estimate, once, every number that later stages need."""
 
-    def clean(self, volume: NDArray[Any], fit: Any) -> NDArray[np.float32]:
+    def clean(self, volume: NDArray[Any], fit: Any, invalid: Invalid | None = None) -> NDArray[np.float32]:
         """Return a volume (Z, Y, X) without camera pattern and empty voxels: what is trained on and restored."""
 
     def prepare(self, sources: Sequence[Source], fit: Any, config: Config, *, seed: int, round: int) -> Bank:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from deepcontrast.config import Config, Train
-from deepcontrast.errors import ModelFileError
+from deepcontrast.errors import InputError, ModelFileError
 from deepcontrast.losses import LOSSES
 from deepcontrast.model import load_tensors, save_tensors
-from deepcontrast.patches import cut, draw
+from deepcontrast.patches import draw
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.task import Bank, Source, Task
 
@@ -82,7 +82,7 @@ def train(
         best, state = _resume(checkpoint, net, optimizer, patches, noise)
         loss_log, val_log = state["loss"], state["val_loss"]
     bank, current = None, -1
-    with _threads(state["threads"]):
+    with threads(state["threads"]):
         for step in range(state["step"], settings.steps):
             round = step // config.task.get("round_steps", settings.steps)
             if bank is None or (round != current and len(_planes(bank)) < _count(sources)):
@@ -99,6 +99,8 @@ def train(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             loss_log.append(float(loss.detach()))
+            if not math.isfinite(loss_log[-1]):
+                raise InputError(f"the loss is not finite at step {step + 1}; lower train.learning_rate")
             done = step + 1
             if done % settings.validate_every == 0 or done == settings.steps:
                 val_log.append(validate(task, net, bank, fit, config, device, _seed(*seed, 4)))
@@ -117,16 +119,16 @@ def train(
 def validate(task: Task, net: nn.Module, bank: Bank, fit: Any, config: Config, device: str, seed: int) -> float:
     """Return the mean loss over the held-out patches, with the same noise at every call."""
     generator = torch.Generator().manual_seed(seed)
-    total, rows = 0.0, bank.validation
+    total, count, size = 0.0, len(bank.validation_depth), config.train.batch
     with torch.no_grad():
-        for start in range(0, len(rows), config.train.batch):
-            part = rows[start : start + config.train.batch]
-            batch, depth = cut(bank, part, fit.patch)
+        for start in range(0, count, size):
+            batch = {name: images[start : start + size] for name, images in bank.validation.items()}
+            depth = bank.validation_depth[start : start + size]
             x, y, weight = task.sample(batch, depth, fit, generator, config)
             weight = None if weight is None else weight.to(device)
             loss = LOSSES[config.train.loss](_predict(net, x.to(device)), y.to(device), weight)
-            total += float(loss) * len(part)
-    return total / len(rows)
+            total += float(loss) * len(depth)
+    return total / count
 
 
 def learning_rate(step: int, settings: Train, val_loss: Sequence[float]) -> float:
@@ -186,7 +188,7 @@ def _seed(*parts: int) -> int:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
     """Use the thread count the run began with: one and two threads train to different weights."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

@@ -72,22 +72,26 @@ def find_invalid(volume: NDArray[Any]) -> Invalid:
 def fill_empty(volume: NDArray[np.float32], invalid: Invalid, sigma: float = 4.0) -> NDArray[np.float32]:
     """Return the volume with empty voxels replaced by the normalised blur of their valid neighbours.
 
-    The network then sees no artificial edge; what it makes of these voxels is thrown away on writing.
+    An empty plane becomes a copy of the nearest plane that is not. The network and every filter then see no
+    artificial edge; what they make of these voxels is thrown away on writing and left out of every figure.
     """
     empty = invalid.empty
     if empty is None:
         return volume
     filled = volume.copy()
-    for z in np.flatnonzero(empty.any(axis=(1, 2))):
+    whole = empty.all(axis=(1, 2))
+    for z in np.flatnonzero(empty.any(axis=(1, 2)) & ~whole):
         known = ~empty[z]
-        if not known.any():
-            continue
         level = float(volume[z][known].mean())
         weight = ndimage.gaussian_filter(known.astype(np.float32), sigma)
         value = ndimage.gaussian_filter(np.where(known, volume[z] - level, np.float32(0)), sigma)
         # Far from any valid voxel the weight underflows: there the plane's mean stands.
         near = np.where(weight > 1e-6, value / np.maximum(weight, 1e-6), 0) + level
         filled[z][empty[z]] = near[empty[z]]
+    lit = np.flatnonzero(~whole)
+    for z in np.flatnonzero(whole):
+        if len(lit):
+            filled[z] = filled[lit[np.argmin(np.abs(lit - z))]]
     return filled
 
 

@@ -24,11 +24,11 @@ from deepcontrast.depth import structure_radius
 from deepcontrast.errors import InputError
 from deepcontrast.noise import Camera, estimate_camera, remove_pattern
 from deepcontrast.normalize import Norm
-from deepcontrast.patches import Column, corners, hold_out, patch_size
+from deepcontrast.patches import Column, corners, hold_out, jitter, patch_size
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.stack import Optics
 from deepcontrast.task import Bank, Geometry, Source
-from deepcontrast.valid import fill_empty, find_invalid
+from deepcontrast.valid import Invalid, fill_empty, find_invalid
 
 FIT_PLANES = 64
 """Planes, evenly spaced over all sources, that camera and scale are estimated from."""
@@ -123,9 +123,10 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     clean_planes = [
         remove_pattern(p, pattern) if pattern is not None and p.shape[1:] == pattern.shape else p for p in planes
     ]
-    values = [p[v] if v is not None else p.ravel() for p, v in zip(clean_planes, valid, strict=True)]
-    top = float(np.percentile(np.concatenate(values), 99.0))
-    scale = max(top - camera.background, camera.gain, 1e-6)
+    top = float(np.percentile(np.concatenate([p[v] for p, v in zip(clean_planes, valid, strict=True)]), 99.0))
+    if top <= camera.background:
+        raise InputError(f"the offset {camera.background:g} is above the image, whose 99th percentile is {top:g}")
+    scale = max(top - camera.background, 1e-6)
     norm = Norm(offset=camera.background, scale=scale)
     sigma, why = _choose_sigma(clean_planes, sources[0].stack.optics, params)
     progress(Event("fit", 2, 3, {"sigma": sigma}))
@@ -134,7 +135,11 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     patch = min(patch_size(shape, config.train.patch, step) for shape in shapes.values())
     rng = np.random.default_rng(config.train.seed)
     all_depths = np.concatenate([s.depth for s in sources])
-    brightness = [float(np.percentile(p[i], 99.0)) - norm.offset for p in clean_planes for i in range(len(p))]
+    brightness = [
+        float(np.percentile(plane[known], 99.0)) - norm.offset
+        for planes_, known_ in zip(clean_planes, valid, strict=True)
+        for plane, known in zip(planes_, known_, strict=True)
+    ]
     order = np.argsort(np.concatenate(depth), kind="stable")
     progress(Event("fit", 3, 3))
     return Fit(
@@ -151,13 +156,12 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     )
 
 
-def clean(volume: NDArray[Any], fit: Fit) -> NDArray[np.float32]:
+def clean(volume: NDArray[Any], fit: Fit, invalid: Invalid | None = None) -> NDArray[np.float32]:
     """Return a volume (Z, Y, X) in grey levels without camera pattern and empty voxels."""
-    invalid = find_invalid(volume)
     image = volume.astype(np.float32)
     if fit.pattern is not None and fit.pattern.shape == image.shape[1:]:
         image = remove_pattern(image, fit.pattern)
-    return fill_empty(image, invalid)
+    return fill_empty(image, find_invalid(volume) if invalid is None else invalid)
 
 
 def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, round: int) -> Bank:
@@ -170,42 +174,45 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
     """
     params = Params(**config.task)
     rng = np.random.default_rng((seed, round))
-    plane_bytes = max(s.stack.size("Y") * s.stack.size("X") for s in sources) * 8
+    # Raw, haze and validity, in float32.
+    plane_bytes = max(s.stack.size("Y") * s.stack.size("X") for s in sources) * 12
     wanted = max(1, int(params.bank_mb * 1e6) // plane_bytes)
     index = [(i, z) for i, source in enumerate(sources) for z in range(len(source.depth))]
     if len(index) > wanted:
         index = [index[i] for i in sorted(rng.choice(len(index), size=wanted, replace=False))]
-    jitter = max(1, fit.patch // 8)
-    stacks = list(dict.fromkeys(id(s.stack) for s in sources))
-    raw, haze, valid, depth, rows, held = [], [], [], [], [], []
+    held_out = _validation_places(sources, fit)
+    spacing = jitter(fit.patch)
+    images: dict[str, list[Tensor]] = {"raw": [], "haze": [], "valid": []}
+    held: dict[str, list[Tensor]] = {"raw": [], "haze": [], "valid": []}
+    depth, held_depth, rows = [], [], []
     for i, source in enumerate(sources):
         chosen = [z for j, z in index if j == i]
-        volume = source.volume()
-        known = find_invalid(volume).valid
-        image = torch.from_numpy(clean(volume, fit)[chosen])
-        mask = None if known is None else known[chosen]
-        lit = None if mask is None else torch.from_numpy(mask)
-        raw.append(image)
-        haze.append(_blur_planes(image, fit.sigma, lit))
-        valid.append(torch.ones_like(image) if lit is None else lit.float())
-        depth.append(torch.from_numpy(source.depth[chosen].astype(np.float32)))
-        squares = [(y, x) for stack, y, x in fit.held_out if stack == stacks.index(id(source.stack))]
-        free = corners(mask, (len(chosen), *volume.shape[1:]), fit.patch, jitter, squares)
+        places = held_out[i]
+        planes = _planes(source, sorted({*chosen, *(z for z, _, _ in places)}), fit)
+        for name, of in planes.items():
+            held[name] += [of[z][y : y + fit.patch, x : x + fit.patch] for z, y, x in places]
+            shape = source.stack.size("Y"), source.stack.size("X")
+            images[name].append(torch.stack([of[z] for z in chosen]) if chosen else torch.empty((0, *shape)))
+        depths = torch.from_numpy(source.depth.astype(np.float32))
+        held_depth += [depths[z] for z, _, _ in places]
+        depth.append(depths[chosen])
+        mask = None if source.invalid.valid is None else source.invalid.valid[chosen]
+        squares = [(y, x) for stack, y, x in fit.held_out if stack == _stacks(sources).index(id(source.stack))]
+        free = corners(mask, (len(chosen), *images["raw"][-1].shape[1:]), fit.patch, spacing, squares)
         rows.append(np.pad(free, ((0, 0), (1, 0)), constant_values=i))
-        held += [(i, p, y, x) for p in range(len(chosen)) for y, x in squares]
-    if not sum(len(r) for r in rows):
+    if not sum(len(r) for r in rows) or not held_depth:
         raise InputError(
             f"no patch of {fit.patch} pixels is free of empty and saturated voxels; try a smaller train.patch"
         )
-    whole = all(bool(v.all()) for v in valid)
-    images = {"raw": raw, "haze": haze} | ({} if whole else {"valid": valid})
-    shown = np.unique(np.linspace(0, len(held) - 1, min(len(held), 64)).round().astype(int))
+    if all(source.invalid.valid is None for source in sources):
+        del images["valid"], held["valid"]
     return Bank(
         images=images,
         depth=depth,
         corners=torch.from_numpy(np.concatenate(rows)),
-        validation=torch.tensor([held[i] for i in shown], dtype=torch.int64),
-        jitter=jitter,
+        validation={name: torch.stack(patches)[:, None] for name, patches in held.items()},
+        validation_depth=torch.stack(held_depth),
+        jitter=spacing,
     )
 
 
@@ -230,9 +237,8 @@ def sample(
 
 def degrade(source: Source, fit: Fit, config: Config, generator: torch.Generator) -> NDArray[np.float32]:
     """Return ``d(x)`` of a whole volume (Z, Y, X), in grey levels."""
-    volume = source.volume()
-    known = find_invalid(volume).valid
-    image = torch.from_numpy(clean(volume, fit))
+    known = source.invalid.valid
+    image = torch.from_numpy(clean(source.volume(), fit, source.invalid))
     haze = _blur_planes(image, fit.sigma, None if known is None else torch.from_numpy(known))
     alpha = _alpha(torch.from_numpy(source.depth), fit, config).float()[:, None, None]
     optics = Optics(gain=fit.camera.gain, offset=fit.camera.intercept)
@@ -241,7 +247,7 @@ def degrade(source: Source, fit: Fit, config: Config, generator: torch.Generator
 
 def example(source: Source, z: int, fit: Fit, config: Config) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return a plane of a source and its degradation, (Y, X) each, in grey levels."""
-    image = torch.from_numpy(clean(source.volume(), fit)[z])
+    image = torch.from_numpy(clean(source.volume(), fit, source.invalid)[z])
     depth = torch.from_numpy(source.depth[z : z + 1])
     optics = Optics(gain=fit.camera.gain, offset=fit.camera.intercept)
     alpha = float(_alpha(depth, fit, config))
@@ -294,23 +300,62 @@ def _blur_planes(image: Tensor, sigma: float, valid: Tensor | None) -> Tensor:
     return torch.stack(planes)
 
 
+def _planes(source: Source, wanted: Sequence[int], fit: Fit) -> dict[str, dict[int, Tensor]]:
+    """Return raw, haze and validity of some planes, each by its number."""
+    if not wanted:
+        return {"raw": {}, "haze": {}, "valid": {}}
+    known = source.invalid.valid
+    image = torch.from_numpy(clean(source.volume(), fit, source.invalid)[list(wanted)])
+    valid = None if known is None else torch.from_numpy(known[list(wanted)])
+    haze = _blur_planes(image, fit.sigma, valid)
+    weight = torch.ones_like(image) if valid is None else valid.float()
+    return {
+        "raw": dict(zip(wanted, image, strict=True)),
+        "haze": dict(zip(wanted, haze, strict=True)),
+        "valid": dict(zip(wanted, weight, strict=True)),
+    }
+
+
+def _stacks(sources: Sequence[Source]) -> list[int]:
+    """Return the stacks of the sources in the order that the held-out squares are numbered by."""
+    return list(dict.fromkeys(id(source.stack) for source in sources))
+
+
+def _validation_places(sources: Sequence[Source], fit: Fit, count: int = 64) -> list[list[tuple[int, int, int]]]:
+    """Return, per source, up to ``count`` held-out patches (z, y, x) in all, evenly spaced and mostly valid."""
+    places = []
+    for i, source in enumerate(sources):
+        known = source.invalid.valid
+        for stack, y, x in fit.held_out:
+            if stack == _stacks(sources).index(id(source.stack)):
+                box = (slice(y, y + fit.patch), slice(x, x + fit.patch))
+                places += [
+                    (i, z, y, x) for z in range(len(source.depth)) if known is None or known[z][box].mean() > 0.5
+                ]
+    shown = np.unique(np.linspace(0, len(places) - 1, min(len(places), count)).round().astype(int))
+    return [[(z, y, x) for j, z, y, x in (places[n] for n in shown) if j == i] for i in range(len(sources))]
+
+
 def _sample_planes(
     sources: Sequence[Source], count: int, progress: Progress
-) -> tuple[list[NDArray[np.float32]], list[NDArray[np.bool_] | None], list[NDArray[np.float64]]]:
-    """Read evenly spaced planes of every source, with their valid voxels and depths."""
-    each = max(4, count // len(sources))
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]], list[NDArray[np.float64]]]:
+    """Read about ``count`` evenly spaced planes, empty voxels filled, with their valid voxels and depths."""
+    some = np.unique(np.linspace(0, len(sources) - 1, min(len(sources), count // 4)).round().astype(int))
+    each = max(4, count // len(some))
     planes, valid, depth = [], [], []
-    for i, source in enumerate(sources):
+    for n, i in enumerate(some):
+        source = sources[i]
         volume = source.volume()
-        known = find_invalid(volume).valid
-        usable = np.arange(len(volume)) if known is None else np.flatnonzero(known.mean(axis=(1, 2)) > 0.2)
+        known = source.invalid.valid
+        inside = np.ones(volume.shape, bool) if known is None else known
+        usable = np.flatnonzero(inside.mean(axis=(1, 2)) > 0.2)
         if not len(usable):
             continue
         z = np.unique(usable[np.linspace(0, len(usable) - 1, min(each, len(usable))).round().astype(int)])
-        planes.append(volume[z].astype(np.float32))
-        valid.append(None if known is None else known[z])
+        planes.append(fill_empty(volume.astype(np.float32), source.invalid)[z])
+        valid.append(inside[z])
         depth.append(source.depth[z])
-        progress(Event("read", i + 1, len(sources)))
+        progress(Event("read", n + 1, len(some)))
     if not planes:
         raise InputError("no plane has enough valid voxels: all are empty or saturated")
     return planes, valid, depth
