@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import typer
 
 import deepcontrast as dc
 from deepcontrast import registry
+from deepcontrast.api import _names
 from deepcontrast.cli import app, run
 from deepcontrast.io import write_stack
 from deepcontrast.recipe import load_recipe
@@ -103,6 +106,28 @@ def test_the_readme_runs(tiny_stack: Stack, tmp_path: Path, monkeypatch: pytest.
     [command] = re.findall(r"^deepcontrast (enhance .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
     arguments = [*command.split(), *(part for setting in TINY for part in ("--set", setting)), "--overwrite"]
     assert run([*arguments, "--quiet"]) == 0
+
+
+def test_a_result_saved_from_python_says_how_to_do_it_again(tiny_stack: Stack, tmp_path: Path) -> None:
+    settings = {key: int(value) for key, value in (setting.split("=") for setting in TINY)}
+    stacks = [replace(tiny_stack, source=source) for source in ("a/x.tif", "b/x.tif", "array", "c/x.ome.tif")]
+    result = dc.enhance(stacks[:2], settings=settings, iterations=1, device="cpu")
+    result.save(tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["model.safetensors", "run.json", "x", "x_2"]
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (record["version"], record["state"]) == (dc.__version__, "complete")
+    assert record["sources"] == ["a/x.tif", "b/x.tif"]
+    assert list(record["input"]) == ["x.tif", "x_2.tif"]
+    assert len(set(record["input"].values())) == 1
+    assert (record["hardware"]["device"], result.device) == ("cpu", "cpu")
+    assert _names(stacks) == ("x.tif", "x_2.tif", "stack_2.tif", "x_3.ome.tif")
+    for wrong, message in (
+        ({"settings": {"net.depth.x": 1}}, "unknown setting 'net.depth.x'"),
+        ({"iterations": 1, "mask": tiny_stack.volume() > 0}, "give one of them"),
+        ({"restorer": result.restorer, "settings": {"train.steps": 5}}, "train.steps has no effect"),
+    ):
+        with pytest.raises(dc.DeepContrastError, match=message):
+            dc.enhance(tiny_stack, **wrong)
 
 
 def test_every_document_that_is_linked_exists() -> None:

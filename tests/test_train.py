@@ -59,12 +59,24 @@ def test_sample_obeys_its_generator_and_nothing_else(prepared: Prepared, monkeyp
         raise AssertionError("a draw that no generator governs")
 
     for module, names in (
-        (random, ("random", "randint", "gauss", "uniform", "shuffle")),
-        (np.random, ("rand", "randn", "randint", "normal", "poisson", "default_rng")),
-        (torch, ("rand", "randn", "randint", "normal", "rand_like", "randn_like", "randperm")),
+        (random, ("random", "randint", "gauss", "uniform", "shuffle", "choice", "sample")),
+        (np.random, ("rand", "randn", "randint", "normal", "poisson", "random", "choice", "uniform", "default_rng")),
+        (torch, ("rand_like", "randn_like", "randint_like")),
     ):
         for name in names:
             monkeypatch.setattr(module, name, refuse)
+    for module, names in (
+        (torch, ("rand", "randn", "randint", "normal", "bernoulli", "poisson", "multinomial", "randperm")),
+        (torch.Tensor, ("normal_", "uniform_", "random_", "bernoulli_", "exponential_")),
+    ):
+        for name in names:
+            original = getattr(module, name)
+
+            def governed(*args: object, original: Any = original, **kwargs: object) -> object:
+                assert kwargs.get("generator") is not None, "a draw that no generator governs"
+                return original(*args, **kwargs)
+
+            monkeypatch.setattr(module, name, governed)
     for a, b in zip(one, sample(1), strict=True):
         assert torch.equal(a, b)
         assert a.dtype == torch.float32

@@ -47,6 +47,13 @@ def test_settings_are_laid_over_the_recipe_and_flags_over_them() -> None:
     assert load_recipe("contrast", [], train__seed=None).train.seed == 0
 
 
+def test_settings_by_key_are_checked_like_those_by_text() -> None:
+    assert load_recipe("contrast", {"train.steps": 7, "task.offset": 90.0}).train.steps == 7
+    for key in ("net.depth.x", "train.step", "recipe"):
+        with pytest.raises(InputError, match=f"unknown setting '{key}'"):
+            load_recipe("contrast", {key: 1})
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -55,6 +62,10 @@ def test_settings_are_laid_over_the_recipe_and_flags_over_them() -> None:
         ("train.schedule=linear", "train.schedule"),
         ("task.alpha_deep=2", "alpha_deep"),
         ("train.steps", "key=value"),
+        ("net.kernel=4", "net.kernel.*odd"),
+        ("task.offset=nan", "task.offset.*finite"),
+        ("train.learning_rate=inf", "train.learning_rate.*finite"),
+        ("net.depth.x=1", "did you mean 'net.depth'"),
     ],
 )
 def test_wrong_settings_name_the_right_ones(setting: str, message: str) -> None:
@@ -74,6 +85,10 @@ def test_a_recipe_file_is_checked_like_the_package_own(tmp_path: object) -> None
     (folder / "broken.toml").write_text("[train\n")
     with pytest.raises(InputError, match="not TOML"):
         load_recipe(str(folder / "broken.toml"))
+    for text, name in (("task = 3", "task"), ("net = 5", "net"), ("train = [1]", "train")):
+        (folder / "flat.toml").write_text(text)
+        with pytest.raises(InputError, match=f"'{name}' must be a table"):
+            load_recipe(str(folder / "flat.toml"))
     with pytest.raises(InputNotFoundError):
         load_recipe(str(folder / "missing.toml"))
     assert set(recipes()) == {"contrast", "contrast-paper"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcontrast import enhancing, jobs
+from deepcontrast import __version__, enhancing, jobs
 from deepcontrast.config import Config
+from deepcontrast.errors import InputError
 from deepcontrast.evaluation import depth_means, truth_rows
+from deepcontrast.io import container_suffix, stem
 from deepcontrast.model import Model, load_model, save_model
 from deepcontrast.progress import Progress, silent
 from deepcontrast.recipe import load_recipe
@@ -49,13 +52,15 @@ class Result:
 
     Attributes:
         enhanced: all that was computed: passes, choices, measurements.
-        names: file names the results are written under, one per stack.
+        names: file names the results are written under, one per stack, no two with the same stem.
         config: the settings.
+        device: what it was computed on.
     """
 
     enhanced: enhancing.Enhanced
     names: tuple[str, ...]
     config: Config
+    device: str = "cpu"
 
     @property
     def stack(self) -> Stack:
@@ -74,10 +79,21 @@ class Result:
 
     def save(self, out: PathLike, *, overwrite: bool = False) -> None:
         """Write what the command line writes: enhanced stack, model, report, metrics.json, run.json."""
-        job = {"verb": "enhance", "config": self.config.model_dump()}
-        with working(Path(out), job, overwrite=overwrite) as work:
-            jobs.save(self.enhanced, work.result, [Path(name) for name in self.names])
-            finish(work, {**job, "seed": self.config.train.seed, "hardware": jobs.hardware("cpu")})
+        run = {
+            "version": __version__,
+            "verb": "enhance",
+            "config": self.config.model_dump(),
+            "input": dict(zip(self.names, map(_fingerprint, self.enhanced.stacks), strict=True)),
+            "sources": [stack.source for stack in self.enhanced.stacks],
+            "seed": self.config.train.seed,
+            "hardware": jobs.hardware(self.device),
+        }
+        with working(Path(out), overwrite=overwrite, inputs=self._files()) as work:
+            said = jobs.save(self.enhanced, work.result, [Path(name) for name in self.names])
+            finish(work, {**run, "said": said})
+
+    def _files(self) -> list[Path]:
+        return [Path(stack.source) for stack in self.enhanced.stacks if Path(stack.source).exists()]
 
 
 def enhance(
@@ -108,8 +124,15 @@ def enhance(
     Raises:
         InputError: a stack or setting that cannot be used; the message says what is accepted.
     """
+    if mask is not None and iterations is not None:
+        raise InputError("mask chooses the iterations, iterations fixes them; give one of them")
     given = [stacks] if isinstance(stacks, Stack) else list(stacks)
-    config = load_recipe(recipe, **{key.replace(".", "__"): v for key, v in (settings or {}).items()})
+    config, where = load_recipe(recipe, settings or {}), enhancing.choose_device(device)
+    if restorer:
+        unused = [key for key in settings or {} if not key.startswith("predict.")]
+        if unused or recipe != "contrast":
+            raise InputError(f"{unused[0] if unused else 'recipe'} has no effect with a restorer, which brings its own")
+        config = restorer.model.config.model_copy(update={"predict": config.predict})
     found = enhancing.enhance(
         given,
         config,
@@ -117,12 +140,10 @@ def enhance(
         iterations=iterations,
         mask=mask,
         surface=surface,
-        device=enhancing.choose_device(device),
+        device=where,
         progress=progress,
     )
-    names = [Path(stack.source).name for stack in given]
-    names = [n if jobs.is_image_name(Path(n)) else f"stack_{i}.tif" for i, n in enumerate(names)]
-    return Result(found, tuple(names), config)
+    return Result(found, _names(given), config, where)
 
 
 def train(
@@ -138,7 +159,7 @@ def train(
     import tempfile
 
     given = [stacks] if isinstance(stacks, Stack) else list(stacks)
-    config = load_recipe(recipe, **{key.replace(".", "__"): v for key, v in (settings or {}).items()})
+    config = load_recipe(recipe, settings or {})
     enhancing.check_stacks(given)
     placed = [enhancing.surfaced(stack, surface)[0] for stack in given]
     with tempfile.TemporaryDirectory(prefix="deepcontrast-") as folder:
@@ -168,6 +189,28 @@ def evaluate(result: Stack, *, truth: Stack | None = None, mask: NDArray[np.bool
     true = None if truth is None else truth.volume().astype(np.float32)
     rows = truth_rows(volume, true, mask, method="result", k=None, depth_um=[None] * len(volume))
     return {name: float(v[0]) for name, v in depth_means(rows, len(volume), count=1).items()}
+
+
+def _names(stacks: Sequence[Stack]) -> tuple[str, ...]:
+    """Return a file name for every stack: its own where it has one, with a number where two have the same."""
+    names: dict[str, str] = {}
+    for i, stack in enumerate(stacks):
+        own = Path(stack.source).name
+        name = own if jobs.is_image_name(Path(own)) else f"stack_{i}.tif"
+        first, number = stem(name), 2
+        while stem(name) in names:
+            name, number = f"{first}_{number}{container_suffix(name)}", number + 1
+        names[stem(name)] = name
+    return tuple(names.values())
+
+
+def _fingerprint(stack: Stack) -> str:
+    """Return a hash of axes, type and values: what was enhanced, whether or not it is still what the file holds."""
+    digest = hashlib.sha256(f"{stack.axes} {stack.shape} {stack.dtype.name}".encode())
+    for t in range(stack.size("T")):
+        for c in range(stack.size("C")):
+            digest.update(np.ascontiguousarray(stack.volume(t, c)).tobytes())
+    return f"sha256-values:{digest.hexdigest()}"
 
 
 __all__ = ["Restorer", "Result", "enhance", "evaluate", "load", "predict", "train"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import signal
 import sys
@@ -26,7 +27,6 @@ from deepcontrast.progress import Event, Progress
 app = typer.Typer(
     name="deepcontrast",
     help="Contrast of deep-tissue stacks without ground truth.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -47,13 +47,32 @@ Surface = Annotated[str, typer.Option("--surface", help="Which plane is at the s
 Gain = Annotated[float | None, typer.Option("--gain", help="Grey levels per photon; estimated by default.")]
 Offset = Annotated[float | None, typer.Option("--offset", help="Grey level in the dark; estimated by default.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Of everything random.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Of everything random.")]
 DType = Annotated[str | None, typer.Option("--dtype", help="Type of the result, e.g. float32; the input's by default.")]
 Members = Annotated[int, typer.Option("--ensemble", metavar="M", min=1, help="Networks to train and average.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout, nothing else.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+
+
+OUTSIDE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+)
+"""What the file system says when something outside the program must change."""
+
+
+class Interrupted(BaseException):
+    """SIGINT arrived; typer would swallow a KeyboardInterrupt, and with it what is noted on it."""
 
 
 class Terminated(BaseException):
@@ -88,6 +107,8 @@ def enhance(
 ) -> None:
     """Enhance deep stacks without ground truth: one model for all images given."""
     times = _iterations(iterations)
+    if model is not None:
+        _refuse_training_options(recipe, settings or [], gain=gain, offset=offset, ensemble=ensemble)
     from deepcontrast import jobs
 
     with _Listener(quiet, as_json) as listener:
@@ -226,7 +247,7 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Simulate an image of known truth: raw.tif, truth.tif, mask.tif, simulate.json."""
-    sizes = tuple(int(n) for n in _numbers(shape, 3, "--shape"))
+    sizes = _whole_numbers(shape, 3, "--shape")
     levels = None if light is None else _numbers(light, None, "--light")
     from deepcontrast import demo
 
@@ -293,7 +314,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Run the main job on a simulated deep stack of known truth and print the scores."""
-    numbers = [int(n) for n in _numbers(seeds, None, "--seeds")]
+    numbers = _whole_numbers(seeds, None, "--seeds")
     from deepcontrast import demo as demonstration
 
     with _Listener(quiet, as_json) as listener:
@@ -323,18 +344,25 @@ def run(arguments: list[str] | None = None) -> int:
     1 our defect, with the path of the traceback.
     """
     _keep_out_of_home()
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _terminate)}
+    # Under nohup and the like it is ignored, and stays so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, _interrupt)
     try:
-        code = typer.main.get_command(app).main(args=arguments, prog_name="deepcontrast", standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else arguments
+        code = typer.main.get_command(app).main(
+            args=given or ["--help"], prog_name="deepcontrast", standalone_mode=False
+        )
         return code if isinstance(code, int) else 0
-    except (KeyboardInterrupt, Cancelled, typer.Abort):
-        return _fail("interrupted; --resume goes on", 130)
-    except Terminated:
-        return _fail("terminated; --resume goes on", 143)
+    except (Interrupted, Cancelled, typer.Abort) as error:
+        return _fail(_with_notes("interrupted", error), 130)
+    except Terminated as error:
+        return _fail(_with_notes("terminated", error), 143)
     except DeepContrastError as error:
-        return _fail(str(error), 2)
-    except MemoryError:
-        return _fail("out of memory; use a smaller image, batch (train.batch) or tile (predict.tile_voxels)", 2)
+        return _fail(_with_notes(str(error), error), 2)
+    except MemoryError as error:
+        advice = "out of memory; use a smaller image, batch (train.batch) or tile (predict.tile_voxels)"
+        return _fail(_with_notes(advice, error), 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -343,18 +371,29 @@ def run(arguments: list[str] | None = None) -> int:
         message = getattr(error, "format_message", None)
         if message is not None:
             return _fail(message(), 2)
-        if isinstance(error, OSError) and error.errno in (
-            errno.ENOSPC,
-            errno.EACCES,
-            errno.EROFS,
-            errno.EDQUOT,
-        ):
-            return _fail(f"{error.strerror}: '{error.filename}'", 2)
-        with tempfile.NamedTemporaryFile("w", prefix="deepcontrast-traceback-", suffix=".txt", delete=False) as file:
-            file.write(traceback.format_exc())
-        return _fail(f"a defect of deepcontrast ({type(error).__name__}: {error}); traceback: {file.name}", 1)
+        if isinstance(error, OSError) and error.errno in OUTSIDE:
+            return _fail(_with_notes(f"{error.strerror}: '{error.filename or 'a file'}'", error), 2)
+        return _fail(f"a defect of deepcontrast ({type(error).__name__}: {error}); {_keep_traceback()}", 1)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _with_notes(message: str, error: BaseException) -> str:
+    """Return the message with what is noted on the error: that a resumed run can go on."""
+    return "; ".join([message, *getattr(error, "__notes__", [])])
+
+
+def _keep_traceback() -> str:
+    """Write the traceback of the error at hand into the temporary folder; return where it is."""
+    text = traceback.format_exc()
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="deepcontrast-traceback-", suffix=".txt", delete=False) as file:
+            file.write(text)
+    except OSError as error:
+        places = [line.strip() for line in text.splitlines() if line.lstrip().startswith("File ")]
+        return f"its traceback could not be written ({error.strerror or error}); it ends at {places[-1]}"
+    return f"traceback: {file.name}"
 
 
 class _Listener:
@@ -441,6 +480,26 @@ def _iterations(text: str) -> int | None:
     return int(text)
 
 
+def _refuse_training_options(
+    recipe: str, settings: list[str], *, gain: float | None, offset: float | None, ensemble: int
+) -> None:
+    """Refuse beside --model what only training or fitting looks at: the model brings its own.
+
+    Raises:
+        InputError: names the first such option.
+    """
+    trained = [f"--set {s}" for s in settings if s.strip().startswith(("train.", "net.", "task."))]
+    for option, given in (
+        (f"--recipe {recipe}", recipe != "contrast"),
+        ("--gain", gain is not None),
+        ("--offset", offset is not None),
+        (f"--ensemble {ensemble}", ensemble > 1),
+        *((option, True) for option in trained),
+    ):
+        if given:
+            raise InputError(f"{option} has no effect with --model, which brings its own; leave one of them out")
+
+
 def _voxel_size(text: str | None) -> tuple[float, float, float] | None:
     if text is None:
         return None
@@ -455,10 +514,17 @@ def _numbers(text: str, count: int | None, option: str) -> list[float]:
         found = [float(part) for part in text.split(",")]
     except ValueError:
         found = []
-    if not found or (count is not None and len(found) != count):
+    if not found or not all(map(math.isfinite, found)) or (count is not None and len(found) != count):
         wanted = f"{count} numbers" if count else "numbers"
         raise InputError(f"{option} '{text}' is not understood; accepted: {wanted} with commas, e.g. 1,2,3")
     return found
+
+
+def _whole_numbers(text: str, count: int | None, option: str) -> list[int]:
+    found = _numbers(text, count, option)
+    if any(n < 0 or n != int(n) for n in found):
+        raise InputError(f"{option} '{text}' is not understood; accepted: whole numbers from 0, e.g. 1,2,3")
+    return [int(n) for n in found]
 
 
 def _dtype(name: str | None) -> str | None:
@@ -471,6 +537,10 @@ def _dtype(name: str | None) -> str | None:
 def _keep_out_of_home() -> None:
     """Let matplotlib keep its font list in the temporary folder: nothing is written beside --out and that."""
     os.environ.setdefault("MPLCONFIGDIR", str(Path(tempfile.gettempdir()) / "deepcontrast-matplotlib"))
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    raise Interrupted
 
 
 def _terminate(_signum: int, _frame: FrameType | None) -> None:

@@ -12,15 +12,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from deepcontrast.errors import InputError, InputNotFoundError, nearest
 
 
 class Table(BaseModel):
-    """A table of the TOML file: frozen, and no key it does not know."""
+    """A table of the TOML file: frozen, no key it does not know, no number that is none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
 class Net(Table):
@@ -35,6 +35,13 @@ class Net(Table):
     kernel: int = Field(3, ge=1)
     bias: bool = False
     residual: bool = True
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, kernel: int) -> int:
+        if kernel % 2 == 0:
+            raise ValueError("must be odd")
+        return kernel
 
 
 class Train(Table):
@@ -78,6 +85,9 @@ class Config(Table):
         return json.dumps(self.model_dump(), sort_keys=True)
 
 
+_TABLES: Mapping[str, type[Table]] = {"net": Net, "train": Train, "predict": Predict}
+
+
 def recipes() -> tuple[str, ...]:
     """Return the names of the recipes that come with the package."""
     folder = files("deepcontrast").joinpath("recipes")
@@ -90,14 +100,17 @@ def task_of(recipe: str) -> str:
 
 
 def load_config(
-    recipe: str, params: type[BaseModel] | None = None, settings: Iterable[str] = (), **flags: Any
+    recipe: str,
+    params: type[BaseModel] | None = None,
+    settings: Iterable[str] | Mapping[str, Any] = (),
+    **flags: Any,
 ) -> Config:
-    """Return the settings of a recipe, with ``key=value`` settings and then flags laid over it.
+    """Return the settings of a recipe, with settings and then flags laid over it.
 
     Args:
         recipe: the name of a recipe of the package, or a path ending in ``.toml``.
         params: the schema of the ``[task]`` table.
-        settings: ``"train.steps=500"`` and the like, values in TOML.
+        settings: ``"train.steps=500"`` and the like, values in TOML; or values by their dotted key.
         flags: dotted keys with ``__`` for the dot, e.g. ``train__seed=1``; ``None`` means not given.
 
     Raises:
@@ -105,29 +118,30 @@ def load_config(
     """
     table = _parse(_text(recipe), recipe)
     table["recipe"] = Path(recipe).stem
+    for name in ("task", *_TABLES):
+        if not isinstance(table.setdefault(name, {}), dict):
+            raise InputError(f"recipe '{recipe}': '{name}' must be a table, e.g. [{name}]; given {table[name]!r}")
     schema = _keys(params)
-    for setting in settings:
-        key, _, text = setting.partition("=")
-        if not text:
-            raise InputError(f"--set '{setting}' is not of the form key=value")
-        key = key.strip()
+    given = settings if isinstance(settings, Mapping) else dict(_setting(setting) for setting in settings)
+    for key, value in given.items():
         if key not in schema:
-            raise InputError(f"--set: unknown key '{key}'; accepted: {', '.join(schema)}{nearest(key, schema)}")
-        _lay(table, key, _value(text))
+            raise InputError(f"unknown setting '{key}'; accepted: {', '.join(schema)}{nearest(key, schema)}")
+        _lay(table, key, value)
     for name, value in flags.items():
         if value is not None:
             _lay(table, name.replace("__", "."), value)
     try:
         if params is not None:
-            table["task"] = params(**table.get("task", {})).model_dump()
+            table["task"] = params(**table["task"]).model_dump()
         return Config(**table)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        where = ("task", *first["loc"]) if params is not None and error.title == params.__name__ else first["loc"]
+        key = ".".join(str(part) for part in where)
         if first["type"] == "extra_forbidden":
-            near = nearest(key, [*schema, *(k.partition(".")[2] for k in schema)])
-            raise InputError(f"recipe '{recipe}': unknown key '{key}'{near}") from None
-        raise InputError(f"setting '{key}' = {first['input']!r}: {first['msg'].lower()}") from None
+            raise InputError(f"recipe '{recipe}': unknown key '{key}'{nearest(key, schema)}") from None
+        reason = first["msg"].removeprefix("Value error, ").lower()
+        raise InputError(f"setting '{key}' = {first['input']!r}: {reason}") from None
 
 
 def _text(recipe: str) -> str:
@@ -152,6 +166,13 @@ def _parse(text: str, recipe: str) -> dict[str, Any]:
         raise InputError(f"recipe '{recipe}' is not TOML: {error}") from None
 
 
+def _setting(setting: str) -> tuple[str, Any]:
+    key, _, text = setting.partition("=")
+    if not text:
+        raise InputError(f"--set '{setting}' is not of the form key=value")
+    return key.strip(), _value(text)
+
+
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
@@ -160,13 +181,10 @@ def _value(text: str) -> Any:
 
 
 def _lay(table: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        table = table.setdefault(parent, {})
-    table[last] = value
+    name, _, last = key.partition(".")
+    table[name][last] = value
 
 
 def _keys(params: type[BaseModel] | None) -> tuple[str, ...]:
-    tables: Mapping[str, type[BaseModel]] = {"net": Net, "train": Train, "predict": Predict}
-    keys = [f"{table}.{name}" for table, model in tables.items() for name in model.model_fields]
+    keys = [f"{table}.{name}" for table, model in _TABLES.items() for name in model.model_fields]
     return tuple(keys + [f"task.{name}" for name in (params.model_fields if params else ())])

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcontrast import __version__, registry
+from deepcontrast.config import Config
 from deepcontrast.enhancing import Enhanced, enhance
 from deepcontrast.evaluation import depth_means, truth_rows
 from deepcontrast.io import write_stack
@@ -19,7 +20,7 @@ from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.recipe import load_recipe
 from deepcontrast.report.before_after import write_before_after
 from deepcontrast.stack import Stack
-from deepcontrast.workdir import finish, working, write_json
+from deepcontrast.workdir import check_out, finish, working, write_json
 
 BASELINES = ("clahe_2d", "clahe_3d", "band_pass_2d", "band_pass_3d")
 SCORES = (
@@ -47,7 +48,7 @@ def simulate(
 ) -> None:
     """Write raw.tif, truth.tif, mask.tif and simulate.json; with several light levels, raw_<light>.tif each."""
     phantom = registry.load("synth", kind)
-    with working(out, {"version": __version__, "verb": "simulate"}, overwrite=overwrite) as work:
+    with working(out, overwrite=overwrite) as work:
         parameters: dict[str, Any] = {}
         for level in light or (None,):
             made = phantom(shape=shape, seed=seed, **({} if level is None else {"light": level}))
@@ -57,7 +58,7 @@ def simulate(
         write_stack(work.result / "truth.tif", Stack(made.truth, "ZYX", made.optics))
         write_stack(work.result / "mask.tif", Stack(made.mask.astype(np.uint8), "ZYX", made.optics))
         write_json(work.result / "simulate.json", {"kind": kind, "seed": seed, "images": parameters})
-        finish(work, {"version": __version__, "verb": "simulate"})
+        finish(work, {"version": __version__, "verb": "simulate", "seed": seed, "hardware": hardware("cpu")})
     say(f"done: {out}")
 
 
@@ -70,7 +71,10 @@ def demo(
     say: Any = print,
 ) -> None:
     """Simulate, enhance and score one stack per seed; print the table and where the reports are."""
-    tables = [_one(out / f"seed_{seed}", seed, settings, progress, say) for seed in seeds]
+    configs = [load_recipe("contrast", settings, train__seed=seed) for seed in seeds]
+    for seed in seeds:
+        check_out(out / f"seed_{seed}" / "enhanced", overwrite=True)
+    tables = [_one(out / f"seed_{config.train.seed}", config, progress, say) for config in configs]
     means = {m: {s: np.mean([t[m][s] for t in tables], axis=0) for s in SCORES} for m in tables[0]}
     for line in _lines(means, len(seeds)):
         say(line)
@@ -88,8 +92,9 @@ def demo(
         say(f"report: {out / f'seed_{seed}' / 'enhanced' / 'report.html'}")
 
 
-def _one(out: Path, seed: int, settings: Sequence[str], progress: Progress, say: Any) -> Table:
+def _one(out: Path, config: Config, progress: Progress, say: Any) -> Table:
     out.mkdir(parents=True, exist_ok=True)
+    seed = config.train.seed
     say(f"simulating a deep stack (seed {seed})")
     made = registry.load("synth", "tissue")(seed=seed)
     stack = Stack(made.raw, "ZYX", made.optics, source="simulated tissue")
@@ -97,18 +102,18 @@ def _one(out: Path, seed: int, settings: Sequence[str], progress: Progress, say:
         write_stack(out / f"{name}.tif", Stack(array, "ZYX", made.optics))
     # What the camera and the surface are is for the package to find out.
     stack = stack.with_optics(surface=None, gain=None, offset=None, read_noise=None)
-    config = load_recipe("contrast", settings, train__seed=seed)
-    job = {"version": __version__, "verb": "demo", "seed": seed, "config": config.model_dump()}
-    with working(out / "enhanced", job, overwrite=True) as work:
+    run = {"version": __version__, "verb": "demo", "seed": seed, "config": config.model_dump()}
+    with working(out / "enhanced", overwrite=True) as work:
         result = enhance([stack], config, folder=work.path, progress=progress)
         table = _scores(result, made.truth, made.mask, progress)
         header = ("method", *(name.replace("_", " ") for name in SCORES))
         scores = (header, *((m, *(f"{row[s].mean():.3f}" for s in SCORES)) for m, row in table.items()))
+        say(f"the surface is the {result.stacks[0].optics.surface} plane ({result.why_surface[0]})")
         for line in save(result, work.result, [Path("simulated.tif")], scores=scores):
             say(line)
         one = result.restored[0][0][0]
         write_before_after(work.result / "before_after.png", one.passes[0], one.enhanced, made.truth)
-        finish(work, {**job, "hardware": hardware("cpu")})
+        finish(work, {**run, "hardware": hardware("cpu")})
     return table
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deepcontrast import registry
 from deepcontrast.config import Config, load_config, task_of
 
 
-def load_recipe(recipe: str, settings: Iterable[str] = (), **flags: Any) -> Config:
+def load_recipe(recipe: str, settings: Iterable[str] | Mapping[str, Any] = (), **flags: Any) -> Config:
     """Return the settings of a recipe (a name, or a path ending in .toml); see :func:`load_config`."""
     params = registry.load("tasks", task_of(recipe)).Params
     return load_config(recipe, params, settings, **flags)

@@ -81,6 +81,7 @@ class Task(Protocol):
     """A module of ``tasks/``. Its ``Params`` are the ``[task]`` table of the TOML file."""
 
     Params: type[BaseModel]
+    Fit: type[Any]
 
     def fit(self, sources: Sequence[Source], config: Config, *, progress: Progress) -> Any:
         """Estimate, once, every number that later stages need."""
@@ -100,6 +101,14 @@ class Task(Protocol):
         config: Config,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return input, target and weight (N, 1, Y, X) of a batch, with fresh noise."""
+
+    def degrade(self, source: Source, fit: Any, config: Config, generator: torch.Generator) -> NDArray[np.float32]:
+        """Return what training shows the network, of a whole volume (Z, Y, X), in grey levels."""
+
+    def example(
+        self, source: Source, z: int, fit: Any, config: Config
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return a plane and its degradation, (Y, X) each, in grey levels, for the report."""
 
     def build(self, fit: Any, config: Config) -> nn.Module:
         """Return the network, its weights not yet set."""

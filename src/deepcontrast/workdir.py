@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -33,12 +33,16 @@ class Workdir:
         path: ``<out>.partial``, for what a resumed run needs.
         result: ``<out>.partial/result``, which becomes ``out``.
         resumed: whether an earlier run's work was found.
+        replace: whether an older result may stand at ``out``.
+        machine: what the run began on; a resumed run is to use the same.
     """
 
     out: Path
     path: Path
     result: Path
     resumed: bool
+    replace: bool
+    machine: Mapping[str, Any]
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -74,30 +78,71 @@ def is_complete(out: Path) -> bool:
     return bool(state == "complete")
 
 
-def check_out(out: Path, *, resume: bool, overwrite: bool) -> None:
+def check_out(
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    inputs: Sequence[Path] = (),
+    folder: bool = True,
+) -> None:
     """Refuse, before anything is read or written, an output that cannot be worked on.
 
+    Args:
+        out: where the result will be.
+        resume: go on with an earlier run.
+        overwrite: replace what is there: an empty folder or a result of ours.
+        inputs: what the run reads; none may be destroyed by it.
+        folder: whether the result is a folder, not a file.
+
     Raises:
-        OutputExistsError: something is there and neither flag says what to do.
-        InputError: both flags.
+        OutputExistsError: something is there and neither flag says what to do, or it is not ours to replace.
+        InputError: both flags, or an input that would be destroyed.
         OutputError: no permission to write there.
     """
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other; give one")
-    partial = _partial(out)
-    if out.exists() and not overwrite:
-        if not out.is_dir():
-            raise OutputExistsError(f"output '{out}' exists and is a file; choose another --out or --overwrite")
-        if any(out.iterdir()) and not (resume and is_complete(out)):
-            raise OutputExistsError(f"output '{out}' exists; choose another --out, or --overwrite it")
-    if partial.exists() and not (resume or overwrite):
+    partial = partial_folder(out)
+    if folder:
+        _check_folder(out, resume=resume, overwrite=overwrite)
+    elif out.is_dir():
+        raise OutputExistsError(f"output '{out}' is a folder; give the name of a file")
+    elif out.exists() and not (overwrite or resume):
+        raise OutputExistsError(f"output '{out}' exists; choose another --out, or --overwrite it")
+    if partial.exists() and not partial.is_dir():
+        raise OutputExistsError(f"'{partial}' is in the way: it is a file")
+    if partial.is_dir() and any(partial.iterdir()) and not (partial / "lock").is_file():
+        raise OutputExistsError(f"'{partial}' is in the way: it is no unfinished run; move it or choose another --out")
+    if (partial / "job.json").exists() and not (resume or overwrite):
         raise OutputExistsError(
             f"an unfinished run lies in '{partial}'; --resume goes on with it, --overwrite starts again"
         )
-    if resume and partial.exists() and not partial.is_dir():
-        raise OutputExistsError(f"'{partial}' is in the way: it is a file")
-    parent = next(p for p in [out.parent, *out.parent.parents] if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+    check_inputs_stay(out, inputs)
+    check_inputs_stay(partial, inputs)
+    check_writable(out)
+
+
+def check_inputs_stay(out: Path, inputs: Sequence[Path]) -> None:
+    """Refuse an output that would destroy what the run reads.
+
+    Raises:
+        InputError: an input is the output, or lies in it.
+    """
+    for path in inputs:
+        if path.resolve().is_relative_to(out.resolve()):
+            raise InputError(f"'{path}' is an input and would be destroyed by --out '{out}'; choose another --out")
+
+
+def check_writable(out: Path) -> None:
+    """Refuse an output whose folder, or the nearest one above that is there, takes no file.
+
+    Raises:
+        OutputError: no permission, a read-only file system, a file where a folder is needed.
+    """
+    parent = _nearest_folder(out)
+    if not parent.is_dir():
+        raise OutputError(f"cannot write '{out}': '{parent}' is a file, not a folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"no permission to write in '{parent}'")
     # Root passes every permission test; only trying tells of a read-only file system.
     try:
@@ -107,16 +152,33 @@ def check_out(out: Path, *, resume: bool, overwrite: bool) -> None:
         raise OutputError(f"cannot write in '{parent}': {error.strerror or error}") from None
 
 
-def check_same_job(out: Path, job: Mapping[str, Any]) -> None:
-    """Refuse to take a complete result for that of another job.
+def is_done(out: Path, job: Mapping[str, Any], complete: Mapping[str, Any] | None = None) -> bool:
+    """Return, for ``--resume``, whether ``out`` is the complete result of a job; what is left of it is removed.
+
+    Args:
+        out: the result.
+        job: what identifies the run.
+        complete: the job that ``out`` is the result of; by default what its run.json says.
 
     Raises:
-        InputError: names the difference.
+        InputError: it is complete, but of another run, and no unfinished run lies beside it; names the difference.
     """
-    run = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    difference = _difference({key: run.get(key) for key in job}, json.loads(json.dumps(job)))
+    if complete is None:
+        if not is_complete(out):
+            return False
+        complete = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    path, wanted = partial_folder(out), json.loads(json.dumps(job))
+    unfinished = _read_job(path)
+    difference = _difference({key: complete.get(key) for key in wanted}, wanted)
     if difference:
-        raise InputError(f"'{out}' is complete, but of another run ({difference})")
+        # An interrupted --overwrite lies beside the old result and is looked at by the run itself.
+        if unfinished is None:
+            raise InputError(f"'{out}' is complete, but of another run ({difference})")
+        return False
+    # Killed between the rename and the tidying.
+    if unfinished is not None and not _difference(unfinished[0], wanted):
+        _discard(path)
+    return True
 
 
 def check_space(out: Path, needed: int) -> None:
@@ -125,7 +187,7 @@ def check_space(out: Path, needed: int) -> None:
     Raises:
         OutputError: says how much is needed and how much there is.
     """
-    parent = next(p for p in [out.parent, *out.parent.parents] if p.exists())
+    parent = _nearest_folder(out)
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise OutputError(
@@ -134,79 +196,195 @@ def check_space(out: Path, needed: int) -> None:
 
 
 @contextlib.contextmanager
-def working(out: Path, job: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False) -> Iterator[Workdir]:
+def working(
+    out: Path,
+    job: Mapping[str, Any] | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    inputs: Sequence[Path] = (),
+    folder: bool = True,
+    machine: Mapping[str, Any] | None = None,
+) -> Iterator[Workdir]:
     """Open ``<out>.partial`` under a lock; what is in its ``result`` becomes ``out`` by :func:`finish`.
+
+    Where the block fails and has left nothing that a resumed run could use, every trace of it is removed.
+    Where it has, the error gets a note that says so.
 
     Args:
         out: where the result will be.
-        job: what identifies the run: settings, seed, fingerprints of the input.
+        job: what identifies the run: settings, seed, fingerprints of the input; ``None`` for a run that is too
+            short to be resumed and leaves nothing behind.
         resume: go on with an earlier run of the same job.
         overwrite: start again, whatever is there; ``out`` is kept until the new result is complete.
+        inputs: what the run reads.
+        folder: whether the result is a folder; else the block itself writes ``out`` and ends with
+            :func:`finish_file`.
+        machine: what the run begins on. A resumed run finds the first one's in ``Workdir.machine``; another
+            ``threads`` is thereby taken over, another value of the rest is a difference.
 
     Raises:
         OutputExistsError: another process is at work there.
         InputError: the earlier run was another job; the message names the difference.
     """
-    check_out(out, resume=resume, overwrite=overwrite)
-    path = _partial(out)
-    fresh = not path.exists()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make '{path}': {error.strerror or error}") from None
+    check_out(out, resume=resume, overwrite=overwrite, inputs=inputs, folder=folder)
+    path = partial_folder(out)
+    made = _make_folders(path)
     with open(path / "lock", "w") as lock:
         _lock(lock, path)
-        if overwrite:
-            _clear(path)
-        wanted = json.loads(json.dumps(job, sort_keys=True))
-        found = path / "job.json"
-        resumed = resume and not fresh and found.exists()
-        if resumed:
-            difference = _difference(json.loads(found.read_text(encoding="utf-8")), wanted)
-            if difference:
-                raise InputError(f"cannot resume '{path}': it was another run ({difference})")
-        else:
-            write_json(found, wanted)
-        result = path / "result"
-        # What a resumed run finds here was written after all else; it is quick to write again.
-        shutil.rmtree(result, ignore_errors=True)
-        result.mkdir()
+        _put_old_back(path, out)
+        wanted, machine = json.loads(json.dumps(job, sort_keys=True)), dict(machine or {})
+        found = _read_job(path) if resume else None
+        if found is not None:
+            _refuse_other_job(path, found, wanted, machine)
+            machine = found[1]
+        resumed = found is not None
         try:
-            yield Workdir(out, path, result, resumed)
-        except (InputError, ModelFileError):
-            # Nothing that could be resumed came of a wrong input.
             if not resumed:
-                shutil.rmtree(path, ignore_errors=True)
+                _clear(path)
+                if job is not None:
+                    write_json(path / "job.json", {"job": wanted, "machine": machine})
+            result = path / "result"
+            # What a resumed run finds here was written after all else; it is quick to write again.
+            shutil.rmtree(result, ignore_errors=True)
+            result.mkdir()
+            yield Workdir(out, path, result, resumed, overwrite or resumed, machine)
+        except BaseException as error:
+            _put_old_back(path, out)
+            wrong_input = isinstance(error, (InputError, ModelFileError))
+            if job is None or (wrong_input and not resumed) or not _worth_resuming(path):
+                _discard(path)
+                for parent in made:
+                    with contextlib.suppress(OSError):
+                        parent.rmdir()
+            elif not wrong_input:
+                error.add_note("--resume goes on")
             raise
 
 
 def finish(work: Workdir, run: Mapping[str, Any]) -> None:
-    """Write run.json as complete and let the result appear under its name."""
+    """Write run.json as complete and let the result appear under its name.
+
+    An older result is kept in the partial folder until the new one stands in its place.
+
+    Raises:
+        OutputExistsError: something appeared at ``out`` meanwhile.
+    """
     write_json(work.result / "run.json", {**run, "state": "complete"})
-    old = work.out.with_name(work.out.name + ".old")
-    if work.out.exists():
-        if work.out.is_dir() and not any(work.out.iterdir()):
-            work.out.rmdir()
-        else:
-            _remove(old)
-            os.replace(work.out, old)
-    os.replace(work.result, work.out)
-    _remove(old)
-    shutil.rmtree(work.path, ignore_errors=True)
+    out = path_of(work.out)
+    if out.is_dir() and not any(out.iterdir()):
+        if out == Path.cwd():
+            # Replaced, it would no longer be the folder that the user's shell is in.
+            for entry in sorted(work.result.iterdir(), key=lambda entry: entry.name == "run.json"):
+                os.replace(entry, out / entry.name)
+            _discard(work.path)
+            return
+        out.rmdir()
+    if out.exists():
+        if not work.replace:
+            raise OutputExistsError(f"'{work.out}' appeared while the run was at work; the result is not written")
+        _remove(work.path / "old")
+        os.replace(out, work.path / "old")
+    os.replace(work.result, out)
+    _discard(work.path)
 
 
-def _partial(out: Path) -> Path:
-    return out.with_name(out.name + ".partial")
+def finish_file(work: Workdir) -> None:
+    """Remove the partial folder of a run that has written its one file."""
+    _discard(work.path)
+
+
+def path_of(out: Path) -> Path:
+    """Return a path with its links followed and its dots resolved, so that it has a name and a folder."""
+    return Path(os.path.realpath(out))
+
+
+def partial_folder(out: Path) -> Path:
+    """Return ``<out>.partial``, where the work lies until it is complete."""
+    full = path_of(out)
+    return full.with_name(full.name + ".partial")
+
+
+def _check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise OutputExistsError(f"output '{out}' exists and is a file; choose another --out")
+    if not any(out.iterdir()):
+        return
+    if overwrite and not is_complete(out):
+        raise OutputExistsError(
+            f"output '{out}' is a folder with other files in it, no result of deepcontrast; choose another --out"
+        )
+    if not overwrite and not (resume and is_complete(out)):
+        raise OutputExistsError(f"output '{out}' exists; choose another --out, or --overwrite it")
+
+
+def _nearest_folder(out: Path) -> Path:
+    """Return the folder that ``out`` will be in, or the nearest above it that is there."""
+    full = path_of(out)
+    return next(p for p in full.parents if p.exists())
+
+
+def _make_folders(path: Path) -> list[Path]:
+    """Make a folder and those above it; return those above that were not there, the deepest first."""
+    made = [parent for parent in path.parents if not parent.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make '{path}': {error.strerror or error}") from None
+    return made
+
+
+def _put_old_back(path: Path, out: Path) -> None:
+    """Undo a :func:`finish` that was stopped between its two renames."""
+    old = path / "old"
+    if old.exists() and not path_of(out).exists():
+        os.replace(old, path_of(out))
+
+
+def _read_job(path: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Return job and machine of an unfinished run, or ``None`` where there is none."""
+    try:
+        table = json.loads((path / "job.json").read_text(encoding="utf-8"))
+        return dict(table["job"]), dict(table["machine"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _refuse_other_job(
+    path: Path, found: tuple[dict[str, Any], dict[str, Any]], wanted: dict[str, Any], machine: dict[str, Any]
+) -> None:
+    job, before = found
+    difference = _difference(job, wanted) or _difference({**before, "threads": 0}, {**machine, "threads": 0}, "machine")
+    if difference:
+        raise InputError(f"cannot resume '{path}': it was another run ({difference})")
+
+
+def _worth_resuming(path: Path) -> bool:
+    """Return whether an unfinished run has a checkpoint or a pass."""
+    ours = {"lock", "job.json", "result", "old"}
+    kept = (entry for entry in path.iterdir() if entry.name not in ours and not entry.name.endswith(".tmp"))
+    return any(
+        entry.is_file() or any(file.is_file() and file.suffix != ".tmp" for file in entry.rglob("*")) for entry in kept
+    )
+
+
+def _discard(path: Path) -> None:
+    _clear(path)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
 def _clear(path: Path) -> None:
+    """Remove everything but the lock; the job first, without which the rest is nothing to go on from."""
+    (path / "job.json").unlink(missing_ok=True)
     for entry in path.iterdir():
         if entry.name != "lock":
             _remove(entry)
@@ -218,8 +396,12 @@ def _lock(lock: IO[str], path: Path) -> None:
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The run that held it may have tidied up between our opening and locking it.
+        held = os.path.samestat(os.fstat(lock.fileno()), os.stat(path / "lock"))
     except OSError:
-        raise OutputExistsError(f"another run is at work in '{path}'") from None
+        held = False
+    if not held:
+        raise OutputExistsError(f"another run is at work in '{path}'")
 
 
 def _difference(old: Any, new: Any, key: str = "") -> str:

@@ -358,7 +358,7 @@ def _camera(data: ReportData) -> dict[str, Any]:
             "from photons, and the line's slope is the gain."
         )
     elif camera.get("poissonian") is False:
-        sentence = "The noise does not behave like photon noise: its variance does not grow in line with the mean."
+        sentence = "The noise is not plain photon noise; what was done instead is said below."
     return {
         "plot": plot,
         "facts": known,
