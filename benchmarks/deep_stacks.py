@@ -22,7 +22,7 @@ from deepcontrast import registry
 from deepcontrast.enhancing import enhance
 from deepcontrast.evaluation import fidelity
 from deepcontrast.io import open_stack, stem
-from deepcontrast.jobs import save
+from deepcontrast.jobs.results import save
 from deepcontrast.recipe import load_recipe
 from deepcontrast.stack import Stack
 

@@ -18,9 +18,10 @@ import pytest
 import tifffile
 import torch
 
-from deepcontrast import jobs
 from deepcontrast.cli import Interrupted, run
 from deepcontrast.io import open_stack, write_stack
+from deepcontrast.jobs.images import open_image, write_image
+from deepcontrast.jobs.predict import predict_stack
 from deepcontrast.model import load_model
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.training import threads
@@ -272,7 +273,7 @@ def test_no_write_permission(
     for verb in (["enhance", *SET], ["degrade", *SET], ["predict", "m.safetensors"]):
         arguments = [verb[0], *verb[1:], str(tiny_file), "--out", str(tmp_path / "o.tif"), "--quiet"]
         if verb[0] == "predict":
-            monkeypatch.setattr("deepcontrast.jobs.load_model", lambda path: None)
+            monkeypatch.setattr("deepcontrast.jobs.predict.load_model", lambda path: None)
         assert run(arguments) == 2
         assert f"no permission to write in '{tmp_path}'" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.tif"]
@@ -295,7 +296,7 @@ def test_a_defect_is_one_line_with_the_traceback(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("deepcontrast.jobs.describe", broken)
+    monkeypatch.setattr("deepcontrast.jobs.info.describe", broken)
     assert run(["info", str(tiny_file)]) == 1
     err = capsys.readouterr().err
     path = Path(err.rsplit("traceback: ", 1)[1].strip())
@@ -477,7 +478,7 @@ def test_degrade_writes_invalid_voxels_back_and_checks_its_output_first(
     degraded = open_stack(out).volume()
     np.testing.assert_array_equal(degraded[:, :, :10], 0)
     assert not np.array_equal(degraded, volume)
-    monkeypatch.setattr("deepcontrast.jobs.open_image", lambda *_, **__: pytest.fail("worked before looking"))
+    monkeypatch.setattr("deepcontrast.jobs.degrade.open_image", lambda *_, **__: pytest.fail("worked before looking"))
     for target, expected in (("d.png", "accepted: .tif"), ("holes.tif", "would be destroyed"), ("a", "without a suf")):
         assert run(["degrade", image, "--out", str(tmp_path / target), *SET, "--overwrite"]) == 2
         assert expected in capsys.readouterr().err
@@ -507,22 +508,22 @@ def test_every_model_of_an_ensemble_is_used_with_its_own_fit_and_settings(finish
         config=model.config.model_copy(update={"net": net}),
         channels=(replace(model.channels[0], fit=fit),),
     )
-    one, two = (jobs.predict([m], tiny_stack).volume() for m in (model, other))
+    one, two = (predict_stack([m], tiny_stack).volume() for m in (model, other))
     assert not np.allclose(one, two)
-    both = jobs.predict([model, other], tiny_stack).volume()
+    both = predict_stack([model, other], tiny_stack).volume()
     np.testing.assert_allclose(both, (one + two) / 2, rtol=1e-5, atol=1e-3)
 
 
 def test_a_shifted_result_is_read_in_its_true_grey_levels(tiny_stack: Stack, tmp_path: Path) -> None:
     image = np.linspace(-300, 70_000, tiny_stack.array.size, dtype=np.float32).reshape(tiny_stack.shape)
     for name in ("a.tif", "a.ome.tif", "a.ome.zarr"):
-        assert "shifted" in jobs._write(tmp_path / name, replace(tiny_stack, array=image), np.dtype(np.uint16))
-        stack = jobs.open_image(tmp_path / name)
+        assert "shifted" in write_image(tmp_path / name, replace(tiny_stack, array=image), np.dtype(np.uint16))
+        stack = open_image(tmp_path / name)
         assert stack.dtype == np.float32
         np.testing.assert_allclose(stack.volume(), image, atol=1.1)
     # .npy has no place for the shift.
-    assert "float32" in jobs._write(tmp_path / "a.npy", replace(tiny_stack, array=image), np.dtype(np.uint16))
-    np.testing.assert_array_equal(jobs.open_image(tmp_path / "a.npy").volume(), image)
+    assert "float32" in write_image(tmp_path / "a.npy", replace(tiny_stack, array=image), np.dtype(np.uint16))
+    np.testing.assert_array_equal(open_image(tmp_path / "a.npy").volume(), image)
 
 
 def test_train_resumes_and_stands_beside_a_folder_of_its_name(
@@ -534,7 +535,7 @@ def test_train_resumes_and_stands_beside_a_folder_of_its_name(
     arguments = ["train", "contrast", "--input", str(finished.parent / "tiny.tif"), "--out", str(out), *SET]
 
     with monkeypatch.context() as patched:
-        patched.setattr("deepcontrast.jobs.save_model", lambda *_: (_ for _ in ()).throw(Interrupted))
+        patched.setattr("deepcontrast.jobs.train.save_model", lambda *_: (_ for _ in ()).throw(Interrupted))
         assert run(arguments) == 130
     assert capsys.readouterr().err.endswith("deepcontrast: interrupted; --resume goes on\n")
     assert (tmp_path / "mm.safetensors.partial" / "checkpoint_channel0_member0.safetensors").exists()
@@ -562,7 +563,7 @@ def test_a_resumed_run_uses_the_threads_it_began_with(
         (folder / "checkpoint").touch()
         raise Interrupted
 
-    monkeypatch.setattr("deepcontrast.jobs.enhance", stopped)
+    monkeypatch.setattr("deepcontrast.jobs.enhance.enhance", stopped)
     arguments = ["enhance", str(tiny_file), "--out", str(tmp_path / "out"), *SET, "--quiet"]
     with threads(2):
         assert run(arguments) == 130
@@ -599,7 +600,7 @@ def test_surface_and_invalid_voxels_are_said_before_training(
     volume = tiny_stack.volume().copy()
     volume[7] = 55
     write_stack(tmp_path / "a.tif", Stack(volume, "ZYX", tiny_stack.optics))
-    monkeypatch.setattr("deepcontrast.jobs.enhance", lambda *_, **__: (_ for _ in ()).throw(Interrupted))
+    monkeypatch.setattr("deepcontrast.jobs.enhance.enhance", lambda *_, **__: (_ for _ in ()).throw(Interrupted))
     assert run(["enhance", str(tmp_path / "a.tif"), "--out", str(tmp_path / "a" / "out"), *SET]) == 130
     out, err = capsys.readouterr()
     assert "the surface is the first plane (" in out

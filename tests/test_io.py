@@ -724,7 +724,7 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("b.tif", "a.ome.zarr", "c.npy"):
         write_stack(tmp_path / name, stack_of("ZYX"))
-    for name in (".hidden.tif", "notes.txt", "x.tif.tmp-1-2", "model.safetensors"):
+    for name in (".hidden.tif", "notes.txt", ".x.tif.1-2.tmp", "model.safetensors"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "folder.tif").mkdir()
     assert [p.name for p in find_images(tmp_path)] == ["a.ome.zarr", "b.tif", "c.npy"]

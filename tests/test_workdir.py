@@ -10,19 +10,10 @@ from typing import Any
 import pytest
 
 from deepcontrast import workdir
+from deepcontrast.atomic import write_atomic, write_json
 from deepcontrast.errors import InputError, OutputError, OutputExistsError
-from deepcontrast.workdir import (
-    check_inputs_stay,
-    check_out,
-    check_space,
-    finish,
-    finish_file,
-    is_complete,
-    is_done,
-    working,
-    write_atomic,
-    write_json,
-)
+from deepcontrast.output_checks import check_inputs_stay, check_out, check_space, is_complete
+from deepcontrast.workdir import finish, finish_file, is_done, working
 
 JOB: dict[str, object] = {"config": {"steps": 5}, "input": "sha256:1"}
 

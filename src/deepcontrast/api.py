@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcontrast import __version__, enhancing, jobs
+from deepcontrast import __version__, enhancing
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
 from deepcontrast.evaluation import depth_means, truth_rows
 from deepcontrast.io import container_suffix, stem
+from deepcontrast.jobs.hardware import hardware
+from deepcontrast.jobs.images import is_image_name
+from deepcontrast.jobs.predict import predict_stack
+from deepcontrast.jobs.results import save
 from deepcontrast.model import Model, load_model, save_model
 from deepcontrast.progress import Progress, silent
 from deepcontrast.recipe import load_recipe
@@ -39,7 +43,7 @@ class Restorer:
     def predict(self, stack: Stack, *, iterations: int = 1, device: str = "auto", progress: Progress = silent) -> Stack:
         """Return the stack, or single plane, restored ``iterations`` times, in float32."""
         where = enhancing.choose_device(device)
-        return jobs.predict([self.model], stack, iterations=iterations, device=where, progress=progress)
+        return predict_stack([self.model], stack, iterations=iterations, device=where, progress=progress)
 
     def save(self, path: PathLike) -> None:
         """Write the model file (``.safetensors``)."""
@@ -86,10 +90,10 @@ class Result:
             "input": dict(zip(self.names, map(_fingerprint, self.enhanced.stacks), strict=True)),
             "sources": [stack.source for stack in self.enhanced.stacks],
             "seed": self.config.train.seed,
-            "hardware": jobs.hardware(self.device),
+            "hardware": hardware(self.device),
         }
         with working(Path(out), overwrite=overwrite, inputs=self._files()) as work:
-            said = jobs.save(self.enhanced, work.result, [Path(name) for name in self.names])
+            said = save(self.enhanced, work.result, [Path(name) for name in self.names])
             finish(work, {**run, "said": said})
 
     def _files(self) -> list[Path]:
@@ -196,7 +200,7 @@ def _names(stacks: Sequence[Stack]) -> tuple[str, ...]:
     names: dict[str, str] = {}
     for i, stack in enumerate(stacks):
         own = Path(stack.source).name
-        name = own if jobs.is_image_name(Path(own)) else f"stack_{i}.tif"
+        name = own if is_image_name(Path(own)) else f"stack_{i}.tif"
         first, number = stem(name), 2
         while stem(name) in names:
             name, number = f"{first}_{number}{container_suffix(name)}", number + 1

@@ -109,10 +109,10 @@ def enhance(
     times = _iterations(iterations)
     if model is not None:
         _refuse_training_options(recipe, settings or [], gain=gain, offset=offset, ensemble=ensemble)
-    from deepcontrast import jobs
+    from deepcontrast.jobs.enhance import enhance_images
 
     with _Listener(quiet, as_json) as listener:
-        jobs.enhance_images(
+        enhance_images(
             image,
             out,
             _config(recipe, settings, seed=seed, gain=gain, offset=offset),
@@ -154,10 +154,10 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a model and write its file."""
-    from deepcontrast import jobs
+    from deepcontrast.jobs.train import train_images
 
     with _Listener(quiet, as_json) as listener:
-        jobs.train_images(
+        train_images(
             images,
             out,
             _config(recipe, settings, seed=seed, gain=gain, offset=offset),
@@ -196,10 +196,10 @@ def predict(
     images = [path for path in paths if path.suffix != ".safetensors"]
     if not models or not images:
         raise InputError("predict needs at least one model (ending in .safetensors) and one image")
-    from deepcontrast import jobs
+    from deepcontrast.jobs.predict import predict_images
 
     with _Listener(quiet, as_json) as listener:
-        jobs.predict_images(
+        predict_images(
             models,
             images,
             out,
@@ -227,10 +227,10 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a result: contrast, and agreement with truth and mask where they are given."""
-    from deepcontrast import jobs
+    from deepcontrast.jobs.evaluate import evaluate_image
 
     with _Listener(quiet, as_json) as listener:
-        jobs.evaluate_image(result, out, truth=truth, raw=raw, mask=mask, overwrite=overwrite, say=listener.say)
+        evaluate_image(result, out, truth=truth, raw=raw, mask=mask, overwrite=overwrite, say=listener.say)
 
 
 @app.command()
@@ -276,10 +276,10 @@ def degrade(
     as_json: AsJson = False,
 ) -> None:
     """Write what training shows the network: the stack, degraded once more."""
-    from deepcontrast import jobs
+    from deepcontrast.jobs.degrade import degrade_image
 
     with _Listener(quiet, as_json) as listener:
-        jobs.degrade_image(
+        degrade_image(
             image,
             out,
             _config(recipe, settings, seed=seed, gain=gain, offset=offset),
@@ -298,10 +298,10 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Say what an image or a model is, as this package understands it."""
-    from deepcontrast import jobs
+    from deepcontrast.jobs.info import describe
 
     with _Listener(False, as_json) as listener:
-        for line in jobs.describe(path):
+        for line in describe(path):
             listener.say(line)
 
 

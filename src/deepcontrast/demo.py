@@ -11,16 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcontrast import __version__, registry
+from deepcontrast.atomic import write_json
 from deepcontrast.config import Config
 from deepcontrast.enhancing import Enhanced, enhance
 from deepcontrast.evaluation import depth_means, truth_rows
 from deepcontrast.io import write_stack
-from deepcontrast.jobs import hardware, save
+from deepcontrast.jobs.hardware import hardware
+from deepcontrast.jobs.results import save
+from deepcontrast.output_checks import check_out
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.recipe import load_recipe
 from deepcontrast.report.before_after import write_before_after
 from deepcontrast.stack import Stack
-from deepcontrast.workdir import check_out, finish, working, write_json
+from deepcontrast.workdir import finish, working
 
 BASELINES = ("clahe_2d", "clahe_3d", "band_pass_2d", "band_pass_3d")
 SCORES = (

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
+from deepcontrast.atomic import write_atomic
 from deepcontrast.config import Config
 from deepcontrast.errors import InputNotFoundError, ModelFileError
-from deepcontrast.workdir import write_atomic
 
 FORMAT_VERSION = 1
 _KEY = "deepcontrast"

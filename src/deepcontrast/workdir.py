@@ -10,13 +10,14 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from deepcontrast.atomic import write_json
 from deepcontrast.errors import InputError, ModelFileError, OutputError, OutputExistsError
+from deepcontrast.output_checks import check_out, is_complete, partial_folder, path_of
 
 try:
     import fcntl
@@ -43,113 +44,6 @@ class Workdir:
     resumed: bool
     replace: bool
     machine: Mapping[str, Any]
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all: beside it, flushed, fsynced, then renamed.
-
-    Raises:
-        OutputError: disk full, no permission, no such folder; nothing is left behind.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write '{path}': {error.strerror or error}") from None
-
-
-def write_json(path: Path, table: Mapping[str, Any]) -> None:
-    """Write a table as JSON with sorted keys, atomically. NaN and infinity are refused."""
-    text = json.dumps(table, sort_keys=True, indent=1, allow_nan=False)
-    write_atomic(path, (text + "\n").encode())
-
-
-def is_complete(out: Path) -> bool:
-    """Return whether ``out`` holds a finished run: its run.json, written last, says so."""
-    try:
-        state = json.loads((out / "run.json").read_text(encoding="utf-8"))["state"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return bool(state == "complete")
-
-
-def check_out(
-    out: Path,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    inputs: Sequence[Path] = (),
-    folder: bool = True,
-) -> None:
-    """Refuse, before anything is read or written, an output that cannot be worked on.
-
-    Args:
-        out: where the result will be.
-        resume: go on with an earlier run.
-        overwrite: replace what is there: an empty folder or a result of ours.
-        inputs: what the run reads; none may be destroyed by it.
-        folder: whether the result is a folder, not a file.
-
-    Raises:
-        OutputExistsError: something is there and neither flag says what to do, or it is not ours to replace.
-        InputError: both flags, or an input that would be destroyed.
-        OutputError: no permission to write there.
-    """
-    if resume and overwrite:
-        raise InputError("--resume and --overwrite exclude each other; give one")
-    partial = partial_folder(out)
-    if folder:
-        _check_folder(out, resume=resume, overwrite=overwrite)
-    elif out.is_dir():
-        raise OutputExistsError(f"output '{out}' is a folder; give the name of a file")
-    elif out.exists() and not (overwrite or resume):
-        raise OutputExistsError(f"output '{out}' exists; choose another --out, or --overwrite it")
-    if partial.exists() and not partial.is_dir():
-        raise OutputExistsError(f"'{partial}' is in the way: it is a file")
-    if partial.is_dir() and any(partial.iterdir()) and not (partial / "lock").is_file():
-        raise OutputExistsError(f"'{partial}' is in the way: it is no unfinished run; move it or choose another --out")
-    if (partial / "job.json").exists() and not (resume or overwrite):
-        raise OutputExistsError(
-            f"an unfinished run lies in '{partial}'; --resume goes on with it, --overwrite starts again"
-        )
-    check_inputs_stay(out, inputs)
-    check_inputs_stay(partial, inputs)
-    check_writable(out)
-
-
-def check_inputs_stay(out: Path, inputs: Sequence[Path]) -> None:
-    """Refuse an output that would destroy what the run reads.
-
-    Raises:
-        InputError: an input is the output, or lies in it.
-    """
-    for path in inputs:
-        if path.resolve().is_relative_to(out.resolve()):
-            raise InputError(f"'{path}' is an input and would be destroyed by --out '{out}'; choose another --out")
-
-
-def check_writable(out: Path) -> None:
-    """Refuse an output whose folder, or the nearest one above that is there, takes no file.
-
-    Raises:
-        OutputError: no permission, a read-only file system, a file where a folder is needed.
-    """
-    parent = _nearest_folder(out)
-    if not parent.is_dir():
-        raise OutputError(f"cannot write '{out}': '{parent}' is a file, not a folder")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"no permission to write in '{parent}'")
-    # Root passes every permission test; only trying tells of a read-only file system.
-    try:
-        with tempfile.TemporaryFile(dir=parent):
-            pass
-    except OSError as error:
-        raise OutputError(f"cannot write in '{parent}': {error.strerror or error}") from None
 
 
 def is_done(out: Path, job: Mapping[str, Any], complete: Mapping[str, Any] | None = None) -> bool:
@@ -179,20 +73,6 @@ def is_done(out: Path, job: Mapping[str, Any], complete: Mapping[str, Any] | Non
     if unfinished is not None and not _difference(unfinished[0], wanted):
         _discard(path)
     return True
-
-
-def check_space(out: Path, needed: int) -> None:
-    """Refuse to start where fewer than ``needed`` bytes are free.
-
-    Raises:
-        OutputError: says how much is needed and how much there is.
-    """
-    parent = _nearest_folder(out)
-    free = shutil.disk_usage(parent).free
-    if free < needed:
-        raise OutputError(
-            f"disk full: '{parent}' has {free / 1e9:.2f} GB free, the run needs about {needed / 1e9:.2f} GB"
-        )
 
 
 @contextlib.contextmanager
@@ -292,38 +172,6 @@ def finish(work: Workdir, run: Mapping[str, Any]) -> None:
 def finish_file(work: Workdir) -> None:
     """Remove the partial folder of a run that has written its one file."""
     _discard(work.path)
-
-
-def path_of(out: Path) -> Path:
-    """Return a path with its links followed and its dots resolved, so that it has a name and a folder."""
-    return Path(os.path.realpath(out))
-
-
-def partial_folder(out: Path) -> Path:
-    """Return ``<out>.partial``, where the work lies until it is complete."""
-    full = path_of(out)
-    return full.with_name(full.name + ".partial")
-
-
-def _check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise OutputExistsError(f"output '{out}' exists and is a file; choose another --out")
-    if not any(out.iterdir()):
-        return
-    if overwrite and not is_complete(out):
-        raise OutputExistsError(
-            f"output '{out}' is a folder with other files in it, no result of deepcontrast; choose another --out"
-        )
-    if not overwrite and not (resume and is_complete(out)):
-        raise OutputExistsError(f"output '{out}' exists; choose another --out, or --overwrite it")
-
-
-def _nearest_folder(out: Path) -> Path:
-    """Return the folder that ``out`` will be in, or the nearest above it that is there."""
-    full = path_of(out)
-    return next(p for p in full.parents if p.exists())
 
 
 def _make_folders(path: Path) -> list[Path]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from deepcontrast.atomic import new_file
 from deepcontrast.errors import InputError
-from deepcontrast.io.atomic import new_file
 from deepcontrast.io.contents import UNNAMED, Contents
 from deepcontrast.io.planes import planes
 from deepcontrast.io.units import UNKNOWN

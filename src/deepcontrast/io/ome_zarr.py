@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from yaozarrs import v05
 from zarr.codecs import BytesCodec, ZstdCodec
 
-from deepcontrast.errors import InputError
-from deepcontrast.io.atomic import new_zarr
+from deepcontrast.atomic import new_folder
+from deepcontrast.errors import InputError, OutputExistsError
 from deepcontrast.io.contents import UNNAMED, Contents
+from deepcontrast.io.names import is_zarr
 from deepcontrast.io.record import plain
 from deepcontrast.io.units import VoxelSize, micrometres
 from deepcontrast.stack import AXES, Stack
@@ -90,9 +91,15 @@ def _voxel_size(
 
 
 def write(path: Path, stack: Stack, attributes: Mapping[str, float | str]) -> None:
-    """Write OME-Zarr 0.5: a pyramid of means over 2 x 2 (x 2) voxels, in shards, one shard at a time."""
+    """Write OME-Zarr 0.5: a pyramid of means over 2 x 2 (x 2) voxels, in shards, one shard at a time.
+
+    Raises:
+        OutputExistsError: at ``path`` stands a folder, neither empty nor a zarr: not ours to replace.
+    """
+    if path.is_dir() and not is_zarr(path) and any(path.iterdir()):
+        raise OutputExistsError(f"{path} is a folder with other files in it; give a path that is free")
     levels = _levels(stack)
-    with new_zarr(path) as folder:
+    with new_folder(path) as folder:
         group = zarr.create_group(str(folder), zarr_format=3)
         arrays = [_create(group, str(n), level, stack) for n, level in enumerate(levels)]
         for box in _shards(arrays[0]):

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import tifffile
 
+from deepcontrast.atomic import new_file
 from deepcontrast.errors import InputError
-from deepcontrast.io.atomic import new_file
 from deepcontrast.io.contents import UNNAMED, Contents
 from deepcontrast.io.names import container_suffix
 from deepcontrast.io.ome_xml import NO_UUID, TYPES, read_ome_xml, write_ome_xml

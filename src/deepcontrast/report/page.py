@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from deepcontrast.atomic import new_file
 from deepcontrast.errors import OutputError
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.report import figures, views
@@ -474,14 +475,8 @@ def _words(value: Any) -> str:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write beside the path, flush to the disk, then put it in place."""
-    beside = path.with_name(f".{path.name}.partial")
     try:
-        with beside.open("wb") as file:
+        with new_file(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise OutputError(f"report '{path}' cannot be written: {error.strerror or error}") from None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from deepcontrast.errors import OutputExistsError
-from deepcontrast.io.names import is_zarr
+from deepcontrast.errors import OutputError
 
 
 @contextmanager
@@ -37,18 +37,34 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     _sync_folder(path.parent)
 
 
-@contextmanager
-def new_zarr(path: Path) -> Iterator[Path]:
-    """Give a folder that takes the place of ``path`` when the block ends well and vanishes when it does not.
-
-    No system replaces a full folder at one stroke: an old zarr is first moved aside, and back if that fails.
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all.
 
     Raises:
-        OutputExistsError: at ``path`` stands a folder, neither empty nor a zarr: not ours to replace.
+        OutputError: disk full, no permission, no such folder; nothing is left behind.
+    """
+    try:
+        with new_file(path) as file:
+            file.write(data)
+    except OSError as error:
+        raise OutputError(f"cannot write '{path}': {error.strerror or error}") from None
+
+
+def write_json(path: Path, table: Mapping[str, Any]) -> None:
+    """Write a table as JSON with sorted keys, atomically. NaN and infinity are refused."""
+    text = json.dumps(table, sort_keys=True, indent=1, allow_nan=False)
+    write_atomic(path, (text + "\n").encode())
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a folder that takes the place of ``path`` when the block ends well and vanishes when it does not.
+
+    No system replaces a full folder at one stroke: an old one is first moved aside, and back if that fails.
+
+    Raises:
         OSError: disk full, no permission, no such folder.
     """
-    if path.is_dir() and not is_zarr(path) and any(path.iterdir()):
-        raise OutputExistsError(f"{path} is a folder with other files in it; give a path that is free")
     temporary, old = _beside(path), _beside(path)
     try:
         temporary.mkdir()
@@ -76,8 +92,8 @@ def new_zarr(path: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    # The suffix is no image's, so a folder that is being read passes it over.
-    return path.with_name(f"{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    # Hidden, and of no image's suffix: a folder that is being read passes it over. A resumed run knows .tmp, too.
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def _sync_file(path: Path) -> None:

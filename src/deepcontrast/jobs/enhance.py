@@ -1,0 +1,164 @@
+"""``deepcontrast enhance``: images in; results, model and report out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepcontrast import __version__
+from deepcontrast.config import Config
+from deepcontrast.enhancing import check_stacks, choose_device, enhance, surfaced
+from deepcontrast.errors import InputError
+from deepcontrast.io import fingerprint, open_stack, stem
+from deepcontrast.jobs.hardware import hardware, machine
+from deepcontrast.jobs.images import list_images, open_image
+from deepcontrast.jobs.results import save
+from deepcontrast.jobs.say import Say, describe_stack, looked_at, raise_failures
+from deepcontrast.model import load_model
+from deepcontrast.output_checks import check_out, check_space
+from deepcontrast.progress import Progress, silent
+from deepcontrast.stack import Stack
+from deepcontrast.training import threads
+from deepcontrast.workdir import finish, is_done, working
+
+
+def enhance_images(
+    paths: Sequence[Path],
+    out: Path,
+    config: Config,
+    *,
+    model: Path | None = None,
+    iterations: int | None = None,
+    mask: Path | None = None,
+    members: int = 1,
+    axes: str | None = None,
+    voxel_size: tuple[float, float, float] | None = None,
+    channel: str | None = None,
+    surface: str = "auto",
+    dtype: str | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = silent,
+    say: Say = print,
+) -> None:
+    """Enhance images and write results, model, report, metrics.json and run.json into a folder.
+
+    Raises:
+        InputError: wrong input; or some of several images failed, and the others are written.
+    """
+    started = time.monotonic()
+    if mask and iterations:
+        raise InputError("--mask chooses the iterations, --iterations fixes them; give one of them")
+    inputs = [*paths, *([model] if model else []), *([mask] if mask else [])]
+    check_out(out, resume=resume, overwrite=overwrite, inputs=inputs)
+    listed = list_images(paths)
+    stacks, failures = _open_usable(listed, axes, voxel_size, channel, say)
+    if failures and mask and listed[0] not in stacks:
+        raise InputError(f"the mask is of the first image, which failed: {failures[0]}")
+    files = list(stacks)
+    check_stacks(list(stacks.values()))
+    prints = [fingerprint(file) for file in files]
+    given = load_model(model) if model else None
+    if given:
+        config = given.config.model_copy(update={"predict": config.predict})
+    options = {
+        "iterations": iterations,
+        "members": members,
+        "axes": axes,
+        "voxel_size": voxel_size,
+        "channel": channel,
+        "surface": surface,
+        "dtype": dtype,
+    }
+    job: dict[str, Any] = {
+        "version": __version__,
+        "verb": "enhance",
+        "config": config.model_dump(),
+        "input": {file.name: found for file, found in zip(files, prints, strict=True)},
+        "model": fingerprint(model) if model else None,
+        "mask": fingerprint(mask) if mask else None,
+        "options": options,
+    }
+    if resume and is_done(out, job):
+        say(f"'{out}' is complete already; nothing to do")
+        raise_failures(failures, len(listed))
+        return
+    marked = None if mask is None else open_stack(mask).volume() > 0
+    voxels = sum(int(np.prod(stack.shape)) for stack in stacks.values())
+    passes = iterations or config.predict.iterations
+    check_space(out, voxels * 4 * (passes + 2) + 200_000_000)
+    where = choose_device(device)
+    with (
+        working(out, job, resume=resume, overwrite=overwrite, inputs=inputs, machine=machine(where)) as work,
+        threads(work.machine["threads"]),
+    ):
+        placed = [surfaced(stack, surface) for stack in stacks.values()]
+        before = [
+            line for file, (stack, why) in zip(files, placed, strict=True) for line in looked_at(file.name, stack, why)
+        ]
+        for line in before:
+            say(line)
+        result = enhance(
+            [stack for stack, _ in placed],
+            config,
+            model=given,
+            iterations=iterations,
+            mask=marked,
+            members=members,
+            device=where,
+            folder=work.path,
+            fingerprints=prints,
+            progress=progress,
+        )
+        # The surface was found above; to enhance() it is known.
+        result = replace(result, why_surface=tuple(why for _, why in placed))
+        seconds = time.monotonic() - started
+        said = save(result, work.result, files, dtype=dtype, folders=len(listed) > 1, progress=progress)
+        for line in said:
+            say(line)
+        finish(
+            work,
+            {
+                **job,
+                "seed": config.train.seed,
+                "hardware": hardware(where),
+                "seconds": round(time.monotonic() - started, 1),
+                "seconds_before_writing": round(seconds, 1),
+                "said": before + said,
+                "failed": failures,
+            },
+        )
+    shown = [out / "report.html"] if len(listed) == 1 else [out / stem(file) / "report.html" for file in files]
+    say("done: open " + ", ".join(str(page) for page in shown) + " in a browser")
+    raise_failures(failures, len(listed))
+
+
+def _open_usable(
+    files: Sequence[Path],
+    axes: str | None,
+    voxel_size: tuple[float, float, float] | None,
+    channel: str | None,
+    say: Say,
+) -> tuple[dict[Path, Stack], list[str]]:
+    """Open images and say what they are; of several, those that cannot be used are left out and listed."""
+    stacks, failures = {}, []
+    for file in files:
+        try:
+            stack = open_image(file, axes=axes, voxel_size=voxel_size, channel=channel)
+            describe_stack(stack, say)
+            check_stacks([stack])
+            stacks[file] = stack
+        except InputError as error:
+            if len(files) == 1:
+                raise
+            failures.append(f"{file.name}: {error}")
+            say(f"{file.name} is left out: {error}")
+    if not stacks:
+        raise_failures(failures, len(files))
+    return stacks, failures

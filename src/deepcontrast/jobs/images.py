@@ -1,0 +1,109 @@
+"""Images of a job: those that paths stand for, opened in grey levels, and written in a type that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepcontrast.errors import InputError, OutputExistsError
+from deepcontrast.io import container_suffix, find_images, open_stack, read_attributes, stem, write_stack
+from deepcontrast.io.names import is_zarr
+from deepcontrast.output_checks import check_inputs_stay, check_writable
+from deepcontrast.outputs import Written, to_dtype
+from deepcontrast.stack import Stack
+
+
+def list_images(paths: Sequence[Path]) -> list[Path]:
+    """Return the images that files and folders stand for.
+
+    Raises:
+        InputError: two of them have the same stem.
+    """
+    files = [file for path in paths for file in find_images(path)]
+    stems: dict[str, Path] = {}
+    for file in files:
+        if stem(file) in stems:
+            raise InputError(f"'{stems[stem(file)]}' and '{file}' would both be written as '{stem(file)}'")
+        stems[stem(file)] = file
+    return files
+
+
+def open_image(
+    path: Path,
+    *,
+    axes: str | None = None,
+    voxel_size: tuple[float, float, float] | None = None,
+    channel: str | None = None,
+) -> Stack:
+    """Open one image in grey levels: one of our own shifted results is shifted back, in float32.
+
+    Raises:
+        InputError: not an image, or the channel is not there.
+    """
+    stack = open_stack(path, axes=axes, voxel_size=voxel_size)
+    kept = read_attributes(path)
+    offset, scale = float(kept.get("intensity_offset", 0.0)), float(kept.get("intensity_scale", 1.0))
+    if (offset, scale) != (0.0, 1.0):
+        grey = np.asarray(stack.array[...]).astype(np.float32) * np.float32(scale) + np.float32(offset)
+        note = f"grey levels are value * {scale:.6g} + {offset:g}, as the file says"
+        stack = replace(stack, array=grey, notes=(*stack.notes, note))
+    return stack if channel is None else _channel(stack, channel)
+
+
+def is_image_name(path: Path) -> bool:
+    """Return whether a path ends in the suffix of a container that can be written."""
+    return path.name.lower().endswith((".tif", ".tiff", ".zarr", ".npy"))
+
+
+def check_target(target: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse, before anything is done, a file that cannot be written.
+
+    Raises:
+        OutputExistsError: something is there and must stay.
+        InputError: it is one of the inputs.
+        OutputError: no permission.
+    """
+    check_inputs_stay(target, inputs)
+    if target.is_dir() and any(target.iterdir()) and not (container_suffix(target) == ".ome.zarr" and is_zarr(target)):
+        raise OutputExistsError(f"output '{target}' is a folder with other files in it; choose another --out")
+    if target.exists() and not overwrite:
+        raise OutputExistsError(f"output '{target}' exists; choose another --out, or --overwrite it")
+    check_writable(target)
+
+
+def write_image(target: Path, image: Stack, dtype: np.dtype[Any]) -> str:
+    """Write a float result in a type, and return what was done to make it fit."""
+    written = to_dtype(np.asarray(image.array), dtype)
+    if written.attributes and container_suffix(target) == ".npy":
+        note = f"written as float32: .npy has no place for the offset and scale that {dtype.name} would need"
+        written = Written(np.asarray(image.array), {}, note)
+    write_stack(target, replace(image, array=written.array), attributes=written.attributes or None)
+    return written.note
+
+
+def place(stack: Stack, t: int, c: int) -> tuple[Any, ...]:
+    """Return the index of one time point and channel."""
+    return tuple({"T": t, "C": c}.get(axis, slice(None)) for axis in stack.axes)
+
+
+def _channel(stack: Stack, wanted: str) -> Stack:
+    """Return the stack of one channel, named or numbered from 0, without the axis C."""
+    names = stack.channels or tuple(str(c) for c in range(stack.size("C")))
+    if wanted in names:
+        index = names.index(wanted)
+    elif wanted.isdigit() and int(wanted) < stack.size("C"):
+        index = int(wanted)
+    else:
+        raise InputError(f"no channel '{wanted}'; accepted: {', '.join(names)}, or a number from 0")
+    if "C" not in stack.axes:
+        return stack
+    array = np.stack([stack.volume(t, index) for t in range(stack.size("T"))])
+    if "Z" not in stack.axes:
+        array = array[:, 0]
+    axes = stack.axes.replace("C", "")
+    kept = (stack.channels[index],) if stack.channels else ()
+    return replace(stack, array=array if "T" in axes else array[0], axes=axes, channels=kept)

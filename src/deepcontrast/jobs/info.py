@@ -1,0 +1,25 @@
+"""``deepcontrast info``: what an image or a model is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deepcontrast.io import find_images
+from deepcontrast.jobs.images import open_image
+from deepcontrast.model import load_model
+
+
+def describe(path: Path) -> list[str]:
+    """Return what an image or a model file is, in lines."""
+    if path.suffix == ".safetensors":
+        model = load_model(path)
+        lines = [f"{path}: model of task {model.task}, recipe {model.config.recipe}"]
+        for channel in model.channels:
+            count = sum(t.numel() for t in channel.members[0].values())
+            lines.append(f"  channel {channel.name}: {len(channel.members)} networks of {count} weights")
+        return lines + [f"  {key}: {value}" for key, value in sorted(model.provenance.items())]
+    lines = []
+    for file in find_images(path):
+        stack = open_image(file)
+        lines += [stack.describe(), *(f"  {note}" for note in stack.notes)]
+    return lines
