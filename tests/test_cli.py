@@ -107,7 +107,7 @@ def test_several_stacks_share_one_model(tiny_stack: Stack, tmp_path: Path) -> No
 
 
 def test_time_points_and_channels(tiny_stack: Stack, tmp_path: Path) -> None:
-    volume = tiny_stack.volume()
+    volume = tiny_stack.volume()[:5]
     array = np.stack([[volume, volume[:, ::-1]], [volume + 3, volume[:, ::-1] + 3]])
     path = tmp_path / "movie.ome.tif"
     write_stack(path, Stack(array, "TCZYX", tiny_stack.optics, ("actin", "nuclei")))
@@ -326,7 +326,14 @@ def wait_for(process: subprocess.Popen[str], word: str) -> None:
     raise AssertionError(f"'{word}' never came")
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (signal.SIGKILL, -9),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_run_resumes_to_the_same_bytes(
     sent: signal.Signals, code: int, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -389,7 +396,7 @@ def test_no_socket_is_opened_and_nothing_is_written_elsewhere(tiny_file: Path, t
     environment = {**os.environ, "HOME": str(home), "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
     for name in ("MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         environment.pop(name, None)
-    arguments = ["enhance", str(tiny_file), "--out", str(out / "run"), *SET, "--quiet"]
+    arguments = ["enhance", str(tiny_file), "--out", str(out / "run"), *SET, "--iterations", "1", "--quiet"]
     command = [sys.executable, "-c", WATCH, str(out), *arguments]
     try:
         found = subprocess.run(command, env=environment, text=True, capture_output=True, cwd=home, check=True)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from deepcontrast import registry
+from deepcontrast.accept import surfaced
 from deepcontrast.depth import depths
-from deepcontrast.enhancing import enhance, surfaced
+from deepcontrast.enhancing import enhance
 from deepcontrast.recipe import load_recipe
 from deepcontrast.select import bins, match_brightness, predicts_neighbours
 from deepcontrast.stack import Optics, Stack

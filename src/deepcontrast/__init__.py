@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from deepcontrast.api import Restorer, Result, enhance, evaluate, load, predict, train
     from deepcontrast.config import Config
     from deepcontrast.errors import DeepContrastError
-    from deepcontrast.io import open_stack as open
+    from deepcontrast.jobs.images import open_image as open
     from deepcontrast.stack import Optics, Stack
 
 __version__ = "0.1.0"
@@ -30,7 +30,7 @@ _HOMES = {
     "enhance": "api:enhance",
     "evaluate": "api:evaluate",
     "load": "api:load",
-    "open": "io:open_stack",
+    "open": "jobs.images:open_image",
     "predict": "api:predict",
     "train": "api:train",
 }

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcontrast import __version__, enhancing
+from deepcontrast import __version__, accept, enhancing
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
 from deepcontrast.evaluation import depth_means, truth_rows
@@ -42,7 +45,7 @@ class Restorer:
 
     def predict(self, stack: Stack, *, iterations: int = 1, device: str = "auto", progress: Progress = silent) -> Stack:
         """Return the stack, or single plane, restored ``iterations`` times, in float32."""
-        where = enhancing.choose_device(device)
+        where = accept.choose_device(device)
         return predict_stack([self.model], stack, iterations=iterations, device=where, progress=progress)
 
     def save(self, path: PathLike) -> None:
@@ -131,22 +134,30 @@ def enhance(
     if mask is not None and iterations is not None:
         raise InputError("mask chooses the iterations, iterations fixes them; give one of them")
     given = [stacks] if isinstance(stacks, Stack) else list(stacks)
-    config, where = load_recipe(recipe, settings or {}), enhancing.choose_device(device)
+    config, where = load_recipe(recipe, settings or {}), accept.choose_device(device)
     if restorer:
         unused = [key for key in settings or {} if not key.startswith("predict.")]
         if unused or recipe != "contrast":
             raise InputError(f"{unused[0] if unused else 'recipe'} has no effect with a restorer, which brings its own")
         config = restorer.model.config.model_copy(update={"predict": config.predict})
-    found = enhancing.enhance(
-        given,
-        config,
-        model=restorer.model if restorer else None,
-        iterations=iterations,
-        mask=mask,
-        surface=surface,
-        device=where,
-        progress=progress,
-    )
+    folder = Path(tempfile.mkdtemp(prefix="deepcontrast-"))
+    try:
+        found = enhancing.enhance(
+            given,
+            config,
+            model=restorer.model if restorer else None,
+            iterations=iterations,
+            mask=mask,
+            surface=surface,
+            device=where,
+            folder=folder,
+            progress=progress,
+        )
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    # The passes are maps of files in there; they go with the result.
+    weakref.finalize(found, shutil.rmtree, folder, ignore_errors=True)
     return Result(found, _names(given), config, where)
 
 
@@ -160,15 +171,13 @@ def train(
     progress: Progress = silent,
 ) -> Restorer:
     """Train a model on stacks; arguments as for :func:`enhance`."""
-    import tempfile
-
     given = [stacks] if isinstance(stacks, Stack) else list(stacks)
     config = load_recipe(recipe, settings or {})
-    enhancing.check_stacks(given)
-    placed = [enhancing.surfaced(stack, surface)[0] for stack in given]
+    accept.check_stacks(given)
+    placed = [accept.surfaced(stack, surface)[0] for stack in given]
     with tempfile.TemporaryDirectory(prefix="deepcontrast-") as folder:
         model, _ = enhancing.learn(
-            placed, config, device=enhancing.choose_device(device), folder=Path(folder), progress=progress
+            placed, config, device=accept.choose_device(device), folder=Path(folder), progress=progress
         )
     return Restorer(model)
 

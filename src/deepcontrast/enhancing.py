@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from deepcontrast import __version__, registry
+from deepcontrast.accept import check_mask, check_stacks, surfaced
 from deepcontrast.config import Config
-from deepcontrast.depth import depth_unit, depths, find_surface
+from deepcontrast.depth import depth_unit, depths
 from deepcontrast.errors import InputError, OutputError
 from deepcontrast.evaluation import Fidelity, Row, contrast_rows, fidelity, fidelity_rows
 from deepcontrast.model import Channel, Model
@@ -37,7 +35,6 @@ from deepcontrast.select import (
 from deepcontrast.stack import Stack
 from deepcontrast.task import Source
 from deepcontrast.training import train
-from deepcontrast.valid import fill_empty, find_invalid
 
 Volume = NDArray[np.float32]
 
@@ -110,7 +107,7 @@ def enhance(
     surface: str = "auto",
     members: int = 1,
     device: str = "cpu",
-    folder: Path | None = None,
+    folder: Path,
     fingerprints: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Enhanced:
@@ -125,41 +122,19 @@ def enhance(
         surface: ``"first"``, ``"last"`` or ``"auto"``.
         members: networks of the ensemble.
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        folder: where checkpoints and passes are kept, so that the same call goes on after an interruption; a
-            temporary one by default.
+        folder: where checkpoints and passes are kept, so that the same call goes on after an interruption. The
+            result's passes are maps of files in it.
         fingerprints: of the inputs, for the model's provenance.
         progress: gets events; may raise Cancelled.
 
     Raises:
         InputError: an image that cannot be enhanced: NaN, constant, one plane, other channels than the model.
     """
-    if folder is None:
-        place = Path(tempfile.mkdtemp(prefix="deepcontrast-"))
-        try:
-            result = enhance(
-                stacks,
-                config,
-                model=model,
-                iterations=iterations,
-                mask=mask,
-                surface=surface,
-                members=members,
-                device=device,
-                folder=place,
-                fingerprints=fingerprints,
-                progress=progress,
-            )
-        except BaseException:
-            shutil.rmtree(place, ignore_errors=True)
-            raise
-        # The passes are maps of files in there; they go with the result.
-        weakref.finalize(result, shutil.rmtree, place, ignore_errors=True)
-        return result
     folder.mkdir(parents=True, exist_ok=True)
     check_stacks(stacks, progress)
     found = [surfaced(stack, surface) for stack in stacks]
     placed = [stack for stack, _ in found]
-    _check_mask(mask, placed[0])
+    check_mask(mask, placed[0])
     count = placed[0].size("C")
     task: Any = registry.load("tasks", model.task if model else config.task_name)
     histories: list[Mapping[str, Sequence[float]]] = []
@@ -259,93 +234,8 @@ def learn(
     return Model(config.task_name, config, tuple(channels), provenance), histories
 
 
-def check_stacks(stacks: Sequence[Stack], progress: Progress = silent) -> None:
-    """Refuse stacks that nothing can be learned from.
-
-    Raises:
-        InputError: fewer than two planes, NaN or infinite values, one value everywhere, unequal channels.
-    """
-    if len({stack.size("C") for stack in stacks}) > 1:
-        counts = ", ".join(f"{stack.source}: {stack.size('C')}" for stack in stacks)
-        raise InputError(f"stacks of one experiment must have equal channels; given {counts}")
-    sizes = {tuple(None if s is None else round(s, 3) for s in stack.optics.voxel_size) for stack in stacks}
-    if len(sizes) > 1:
-        raise InputError(
-            f"stacks of one experiment must have one voxel size; given {sorted(map(str, sizes))}; "
-            "--voxel-size sets it, or enhance them apart"
-        )
-    for n, stack in enumerate(stacks):
-        if stack.size("Z") < 2:
-            raise InputError(
-                f"'{stack.source}' has one plane; enhance needs a stack (Z of 2 or more). "
-                "A trained model can be applied to a single plane with `deepcontrast predict`"
-            )
-        for t in range(stack.size("T")):
-            for c in range(stack.size("C")):
-                check_volume(stack.volume(t, c), stack.source)
-        progress(Event("read", n + 1, len(stacks)))
-
-
-def check_volume(volume: NDArray[Any], source: str) -> None:
-    """Refuse a volume (Z, Y, X) with NaN, infinite values, or one value everywhere.
-
-    Raises:
-        InputError: says which, and where.
-    """
-    if np.issubdtype(volume.dtype, np.floating):
-        bad = int(volume.size - np.isfinite(volume).sum())
-        if bad:
-            raise InputError(f"'{source}' has {bad} voxels that are NaN or infinite; replace them first")
-    if volume.min() == volume.max():
-        raise InputError(f"'{source}' is constant: every voxel is {volume.flat[0]}")
-
-
-def surfaced(stack: Stack, surface: str) -> tuple[Stack, str]:
-    """Return the stack with its surface, found where ``surface`` is ``"auto"``, and the reason.
-
-    Raises:
-        InputError: ``surface`` is neither ``"first"``, ``"last"`` nor ``"auto"``.
-    """
-    if surface not in ("first", "last", "auto"):
-        raise InputError(f"--surface '{surface}' is not understood; accepted: first, last, auto")
-    if surface != "auto":
-        return stack.with_optics(surface=surface), "as given"
-    if stack.optics.surface in ("first", "last"):
-        return stack, "known from the file"
-    volume = stack.volume()
-    invalid = find_invalid(volume)
-    found, why = find_surface(fill_empty(volume.astype(np.float32), invalid), invalid.valid)
-    return stack.with_optics(surface=found), why
-
-
-def choose_device(wanted: str) -> str:
-    """Return the device to use: CUDA where there is one and ``wanted`` is ``"auto"``.
-
-    Raises:
-        InputError: an unknown device, or one this machine has not.
-    """
-    accepted = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return "cuda" if accepted["cuda"] else "cpu"
-    if wanted not in accepted:
-        raise InputError(f"no device '{wanted}'; accepted: auto, {', '.join(accepted)}")
-    if not accepted[wanted]:
-        raise InputError(f"device '{wanted}' is not there; accepted here: auto, cpu")
-    return wanted
-
-
 def _sources(stack: Stack, c: int) -> list[Source]:
     return [Source(stack, t, c, depths(stack)) for t in range(stack.size("T"))]
-
-
-def _check_mask(mask: NDArray[np.bool_] | None, stack: Stack) -> None:
-    if mask is None:
-        return
-    shape = (stack.size("Z"), stack.size("Y"), stack.size("X"))
-    if mask.shape != shape:
-        raise InputError(f"the mask has shape {mask.shape}, the stack's planes are {shape}")
-    if not mask.any() or mask.all():
-        raise InputError("the mask marks no voxel, or all of them; it must mark the structures")
 
 
 def _passes(

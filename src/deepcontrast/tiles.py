@@ -36,8 +36,8 @@ def padded_shape(shape: Sequence[int], step: Sequence[int]) -> tuple[int, ...]:
 def core_shape(shape: Sequence[int], step: Sequence[int], halo: Sequence[int], voxels: int) -> tuple[int, ...]:
     """Return the largest kept box whose read box has at most ``voxels`` voxels.
 
-    The longest axis is halved first, so that tiles stay compact; every length is a multiple of the step, and
-    never below it: a budget smaller than one step plus its halo is exceeded.
+    Axes without halo are halved first, where cutting costs nothing, then the longest; every length is a multiple
+    of the step, and never below it: a budget smaller than one step plus its halo is exceeded.
     """
     full = padded_shape(shape, step)
     core = list(full)
@@ -46,9 +46,10 @@ def core_shape(shape: Sequence[int], step: Sequence[int], halo: Sequence[int], v
         return prod(min(f, c + 2 * up(h, s)) for f, c, h, s in zip(full, lengths, halo, step, strict=True))
 
     while read(core) > voxels:
-        axis = max(range(len(core)), key=lambda i: core[i] / step[i] if core[i] > step[i] else 0.0)
-        if core[axis] <= step[axis]:
+        cuttable = [i for i in range(len(core)) if core[i] > step[i]]
+        if not cuttable:
             break
+        axis = max(cuttable, key=lambda i: (halo[i] == 0, core[i] / step[i]))
         core[axis] = up(-(-core[axis] // 2), step[axis])
     return tuple(core)
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from deepcontrast import registry
+from deepcontrast.accept import check_stacks, surfaced
 from deepcontrast.config import Config
 from deepcontrast.depth import depths
-from deepcontrast.enhancing import check_stacks, surfaced
 from deepcontrast.io import container_suffix
 from deepcontrast.jobs.images import check_target, open_image, place, write_image
 from deepcontrast.jobs.say import Say, looked_at

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from deepcontrast import __version__
+from deepcontrast.accept import check_stacks, choose_device, surfaced
 from deepcontrast.config import Config
-from deepcontrast.enhancing import check_stacks, choose_device, enhance, surfaced
+from deepcontrast.enhancing import enhance
 from deepcontrast.errors import InputError
 from deepcontrast.io import fingerprint, open_stack, stem
 from deepcontrast.jobs.hardware import hardware, machine

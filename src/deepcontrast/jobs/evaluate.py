@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcontrast import __version__
+from deepcontrast.accept import check_volume
 from deepcontrast.depth import depth_unit, depths
-from deepcontrast.enhancing import check_volume
 from deepcontrast.errors import InputError
 from deepcontrast.evaluation import Row, contrast_rows, depth_means, truth_rows
 from deepcontrast.io import fingerprint

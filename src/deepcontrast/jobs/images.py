@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,13 +34,24 @@ def list_images(paths: Sequence[Path]) -> list[Path]:
 
 
 def open_image(
-    path: Path,
+    path: str | os.PathLike[str],
     *,
     axes: str | None = None,
     voxel_size: tuple[float, float, float] | None = None,
     channel: str | None = None,
 ) -> Stack:
-    """Open one image in grey levels: one of our own shifted results is shifted back, in float32.
+    """Open an image in grey levels: TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, .npy.
+
+    A result of ours whose integers were shifted to fit is shifted back, in float32.
+
+    Args:
+        path: the file, or the folder of an OME-Zarr.
+        axes: letters out of TCZYX in that order; wins over what the file says.
+        voxel_size: (z, y, x) in micrometres; wins over what the file says.
+        channel: name or number of one channel; the axis C is then dropped.
+
+    Returns:
+        A stack with its axes in the order TCZYX; ``notes`` say what had to be assumed.
 
     Raises:
         InputError: not an image, or the channel is not there.

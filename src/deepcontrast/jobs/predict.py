@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from deepcontrast import registry
-from deepcontrast.enhancing import check_volume, choose_device
+from deepcontrast.accept import check_volume, choose_device
 from deepcontrast.errors import Cancelled, DeepContrastError, InputError
 from deepcontrast.io import container_suffix, stem
 from deepcontrast.jobs.images import check_target, is_image_name, list_images, open_image, place, write_image

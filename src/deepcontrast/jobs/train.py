@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from deepcontrast import __version__
+from deepcontrast.accept import check_stacks, choose_device, surfaced
 from deepcontrast.config import Config
-from deepcontrast.enhancing import check_stacks, choose_device, learn, surfaced
+from deepcontrast.enhancing import learn
 from deepcontrast.errors import InputError
 from deepcontrast.io import fingerprint
 from deepcontrast.jobs.hardware import machine

@@ -1,0 +1,106 @@
+"""What can be enhanced, from which end, and on which device; refused in one line before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepcontrast.depth import find_surface
+from deepcontrast.errors import InputError
+from deepcontrast.progress import Event, Progress, silent
+from deepcontrast.stack import Stack
+from deepcontrast.valid import fill_empty, find_invalid
+
+
+def check_stacks(stacks: Sequence[Stack], progress: Progress = silent) -> None:
+    """Refuse stacks that nothing can be learned from.
+
+    Raises:
+        InputError: fewer than two planes, NaN or infinite values, one value everywhere, unequal channels.
+    """
+    if len({stack.size("C") for stack in stacks}) > 1:
+        counts = ", ".join(f"{stack.source}: {stack.size('C')}" for stack in stacks)
+        raise InputError(f"stacks of one experiment must have equal channels; given {counts}")
+    sizes = {tuple(None if s is None else round(s, 3) for s in stack.optics.voxel_size) for stack in stacks}
+    if len(sizes) > 1:
+        raise InputError(
+            f"stacks of one experiment must have one voxel size; given {sorted(map(str, sizes))}; "
+            "--voxel-size sets it, or enhance them apart"
+        )
+    for n, stack in enumerate(stacks):
+        if stack.size("Z") < 2:
+            raise InputError(
+                f"'{stack.source}' has one plane; enhance needs a stack (Z of 2 or more). "
+                "A trained model can be applied to a single plane with `deepcontrast predict`"
+            )
+        for t in range(stack.size("T")):
+            for c in range(stack.size("C")):
+                check_volume(stack.volume(t, c), stack.source)
+        progress(Event("read", n + 1, len(stacks)))
+
+
+def check_volume(volume: NDArray[Any], source: str) -> None:
+    """Refuse a volume (Z, Y, X) with NaN, infinite values, or one value everywhere.
+
+    Raises:
+        InputError: says which, and where.
+    """
+    if np.issubdtype(volume.dtype, np.floating):
+        bad = int(volume.size - np.isfinite(volume).sum())
+        if bad:
+            raise InputError(f"'{source}' has {bad} voxels that are NaN or infinite; replace them first")
+    if volume.min() == volume.max():
+        raise InputError(f"'{source}' is constant: every voxel is {volume.flat[0]}")
+
+
+def surfaced(stack: Stack, surface: str) -> tuple[Stack, str]:
+    """Return the stack with its surface, found where ``surface`` is ``"auto"``, and the reason.
+
+    Raises:
+        InputError: ``surface`` is neither ``"first"``, ``"last"`` nor ``"auto"``.
+    """
+    if surface not in ("first", "last", "auto"):
+        raise InputError(f"--surface '{surface}' is not understood; accepted: first, last, auto")
+    if surface != "auto":
+        return stack.with_optics(surface=surface), "as given"
+    if stack.optics.surface in ("first", "last"):
+        return stack, "known from the file"
+    volume = stack.volume()
+    invalid = find_invalid(volume)
+    found, why = find_surface(fill_empty(volume.astype(np.float32), invalid), invalid.valid)
+    return stack.with_optics(surface=found), why
+
+
+def choose_device(wanted: str) -> str:
+    """Return the device to use: CUDA where there is one and ``wanted`` is ``"auto"``.
+
+    Raises:
+        InputError: an unknown device, or one this machine has not.
+    """
+    accepted = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return "cuda" if accepted["cuda"] else "cpu"
+    if wanted not in accepted:
+        raise InputError(f"no device '{wanted}'; accepted: auto, {', '.join(accepted)}")
+    if not accepted[wanted]:
+        raise InputError(f"device '{wanted}' is not there; accepted here: auto, cpu")
+    return wanted
+
+
+def check_mask(mask: NDArray[np.bool_] | None, stack: Stack) -> None:
+    """Refuse a mask (Z, Y, X) of another shape than the stack, or one that marks nothing or everything.
+
+    Raises:
+        InputError: says which.
+    """
+    if mask is None:
+        return
+    shape = (stack.size("Z"), stack.size("Y"), stack.size("X"))
+    if mask.shape != shape:
+        raise InputError(f"the mask has shape {mask.shape}, the stack's planes are {shape}")
+    if not mask.any() or mask.all():
+        raise InputError("the mask marks no voxel, or all of them; it must mark the structures")
