@@ -673,3 +673,44 @@ def test_a_short_run_promises_no_resume(
     assert run(["simulate", "tissue", "--out", str(tmp_path / "a" / "sim"), "--shape", "6,32,32"]) == 130
     assert capsys.readouterr().err == "deepcontrast: interrupted\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_stacks_in_another_order_are_another_run(
+    tiny_stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = []
+    for i, name in enumerate(("a.tif", "b.tif")):
+        write_stack(tmp_path / name, Stack(tiny_stack.volume()[:6] + i, "ZYX", tiny_stack.optics))
+        paths.append(str(tmp_path / name))
+    out = str(tmp_path / "out")
+    assert run(["enhance", *paths, "--out", out, *SET, "--quiet"]) == 0
+    assert run(["enhance", *reversed(paths), "--out", out, *SET, "--quiet", "--resume"]) == 2
+    assert "options.order" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("message", ["DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."])
+def test_running_out_of_memory_is_one_line_of_advice(
+    message: str, tiny_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr("deepcontrast.jobs.info.describe", full)
+    assert run(["info", str(tiny_file)]) == 2
+    assert "out of memory" in capsys.readouterr().err
+
+
+def test_types_that_tiff_readers_do_not_know_are_written_as_float(tiny_stack: Stack, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "wide.tif", tiny_stack.volume().astype(np.int64), metadata={"axes": "ZYX"})
+    out = tmp_path / "out"
+    assert run(["enhance", str(tmp_path / "wide.tif"), "--out", str(out), *SET, "--quiet"]) == 0
+    assert open_stack(out / "enhanced.tif").dtype == np.float32
+
+
+def test_a_gain_of_nothing_and_a_mount_point_are_refused(
+    tiny_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["enhance", str(tiny_file), "--out", str(tmp_path / "o"), "--gain", "0"]) == 2
+    assert "above 0" in capsys.readouterr().err
+    assert run(["enhance", str(tiny_file), "--out", "/"]) == 2
+    assert "mount point" in capsys.readouterr().err

@@ -102,7 +102,7 @@ def test_the_readme_runs(tiny_stack: Stack, tmp_path: Path, monkeypatch: pytest.
     exec(code, names)
     assert names["again"].shape == tiny_stack.shape
     assert names["result"].stack.dtype == np.float32
-    assert (tmp_path / "liver_enhanced" / "enhanced.tif").exists()
+    assert (tmp_path / "liver_python" / "enhanced.tif").exists()
     [command] = re.findall(r"^deepcontrast (enhance .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
     arguments = [*command.split(), *(part for setting in TINY for part in ("--set", setting)), "--overwrite"]
     assert run([*arguments, "--quiet"]) == 0

@@ -56,6 +56,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupte
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
+OUT_OF_MEMORY = "out of memory; use a smaller image, batch (train.batch) or tile (predict.tile_voxels)"
 OUTSIDE = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -108,7 +109,7 @@ def enhance(
     """Enhance deep stacks without ground truth: one model for all images given."""
     times = _iterations(iterations)
     if model is not None:
-        _refuse_training_options(recipe, settings or [], gain=gain, offset=offset, ensemble=ensemble)
+        _refuse_training_options(recipe, settings or [], gain=gain, offset=offset, seed=seed, ensemble=ensemble)
     from deepcontrast.jobs.enhance import enhance_images
 
     with _Listener(quiet, as_json) as listener:
@@ -361,8 +362,7 @@ def run(arguments: list[str] | None = None) -> int:
     except DeepContrastError as error:
         return _fail(_with_notes(str(error), error), 2)
     except MemoryError as error:
-        advice = "out of memory; use a smaller image, batch (train.batch) or tile (predict.tile_voxels)"
-        return _fail(_with_notes(advice, error), 2)
+        return _fail(_with_notes(OUT_OF_MEMORY, error), 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -371,6 +371,9 @@ def run(arguments: list[str] | None = None) -> int:
         message = getattr(error, "format_message", None)
         if message is not None:
             return _fail(message(), 2)
+        # torch says it in a RuntimeError of its own, by class on a GPU and by words on the processor.
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            return _fail(_with_notes(OUT_OF_MEMORY, error), 2)
         if isinstance(error, OSError) and error.errno in OUTSIDE:
             return _fail(_with_notes(f"{error.strerror}: '{error.filename or 'a file'}'", error), 2)
         return _fail(f"a defect of deepcontrast ({type(error).__name__}: {error}); {_keep_traceback()}", 1)
@@ -467,6 +470,8 @@ class _Listener:
 def _config(
     recipe: str, settings: list[str] | None, *, seed: int | None, gain: float | None, offset: float | None
 ) -> Any:
+    if gain is not None and not gain > 0:
+        raise InputError(f"--gain {gain:g}: grey levels per photon must be above 0; leave it out to estimate it")
     from deepcontrast.recipe import load_recipe
 
     return load_recipe(recipe, settings or (), train__seed=seed, task__gain=gain, task__offset=offset)
@@ -481,7 +486,7 @@ def _iterations(text: str) -> int | None:
 
 
 def _refuse_training_options(
-    recipe: str, settings: list[str], *, gain: float | None, offset: float | None, ensemble: int
+    recipe: str, settings: list[str], *, gain: float | None, offset: float | None, seed: int | None, ensemble: int
 ) -> None:
     """Refuse beside --model what only training or fitting looks at: the model brings its own.
 
@@ -493,6 +498,7 @@ def _refuse_training_options(
         (f"--recipe {recipe}", recipe != "contrast"),
         ("--gain", gain is not None),
         ("--offset", offset is not None),
+        ("--seed", seed is not None),
         (f"--ensemble {ensemble}", ensemble > 1),
         *((option, True) for option in trained),
     ):

@@ -60,7 +60,7 @@ class Train(Table):
     validation: float = Field(0.05, gt=0, lt=0.5)
     validate_every: int = Field(200, ge=1)
     keep: Literal["best", "last"] = "best"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
 
 
 class Predict(Table):

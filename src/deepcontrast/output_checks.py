@@ -36,6 +36,9 @@ def check_out(
     """
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other; give one")
+    full = path_of(out)
+    if not full.name or full.is_mount():
+        raise OutputExistsError(f"output '{out}' is a mount point; give a folder inside it")
     partial = partial_folder(out)
     if folder:
         _check_folder(out, resume=resume, overwrite=overwrite)
@@ -98,6 +101,11 @@ def check_space(out: Path, needed: int) -> None:
         raise OutputError(
             f"disk full: '{parent}' has {free / 1e9:.2f} GB free, the run needs about {needed / 1e9:.2f} GB"
         )
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of all files in a folder, 0 where there is none."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def is_complete(out: Path) -> bool:

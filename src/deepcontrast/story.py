@@ -194,10 +194,12 @@ def _tiles(one: Restored) -> dict[str, NDArray[Any]] | None:
     wci = registry.load("metrics", "wci")
     corners = [(y, x) for y in range(0, height - TILE + 1, TILE) for x in range(0, width - TILE + 1, TILE)]
     table = np.full((len(one.passes), len(z), len(corners)), np.nan)
+    known = one.source.invalid.valid
     for k, volume in enumerate(one.passes):
         for i, plane in enumerate(z):
             for j, (y, x) in enumerate(corners):
-                value = wci(volume[plane, y : y + TILE, x : x + TILE])[0].value
+                box = (plane, slice(y, y + TILE), slice(x, x + TILE))
+                value = wci(np.asarray(volume[box]), valid=None if known is None else known[box])[0].value
                 table[k, i, j] = np.nan if value is None else value
     return {"wci": table, "z": z}
 

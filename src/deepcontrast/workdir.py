@@ -71,7 +71,9 @@ def is_done(out: Path, job: Mapping[str, Any], complete: Mapping[str, Any] | Non
         return False
     # Killed between the rename and the tidying.
     if unfinished is not None and not _difference(unfinished[0], wanted):
-        _discard(path)
+        with open(path / "lock", "w") as lock:
+            _lock(lock, path)
+            _discard(path)
     return True
 
 
@@ -132,7 +134,7 @@ def working(
         except BaseException as error:
             _put_old_back(path, out)
             wrong_input = isinstance(error, (InputError, ModelFileError))
-            if job is None or (wrong_input and not resumed) or not _worth_resuming(path):
+            if job is None or not _worth_resuming(path):
                 _discard(path)
                 for parent in made:
                     with contextlib.suppress(OSError):
@@ -219,7 +221,9 @@ def _worth_resuming(path: Path) -> bool:
 
 
 def _discard(path: Path) -> None:
-    _clear(path)
+    """Remove the partial folder as far as it goes: what is left is tidied by nobody's error."""
+    with contextlib.suppress(OSError):
+        _clear(path)
     shutil.rmtree(path, ignore_errors=True)
 
 

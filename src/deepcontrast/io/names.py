@@ -33,6 +33,8 @@ def container_suffix(path: str | os.PathLike[str]) -> str:
     written = _written_suffix(Path(path).name)
     if written:
         return SUFFIXES[written]
+    if is_zarr(Path(path)):
+        return ".ome.zarr"
     suffix = Path(path).suffix.lower()
     given = f"'{suffix}'" if suffix else "a name without a suffix"
     if suffix in VENDORS:

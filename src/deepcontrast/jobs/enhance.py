@@ -15,13 +15,13 @@ from deepcontrast.accept import check_stacks, choose_device, surfaced
 from deepcontrast.config import Config
 from deepcontrast.enhancing import enhance
 from deepcontrast.errors import InputError
-from deepcontrast.io import fingerprint, open_stack, stem
+from deepcontrast.io import container_suffix, fingerprint, open_stack, stem
 from deepcontrast.jobs.hardware import hardware, machine
 from deepcontrast.jobs.images import list_images, open_image
 from deepcontrast.jobs.results import save
 from deepcontrast.jobs.say import Say, describe_stack, looked_at, raise_failures
 from deepcontrast.model import load_model
-from deepcontrast.output_checks import check_out, check_space
+from deepcontrast.output_checks import check_out, check_space, partial_folder, size_of
 from deepcontrast.progress import Progress, silent
 from deepcontrast.stack import Stack
 from deepcontrast.training import threads
@@ -76,6 +76,8 @@ def enhance_images(
         "channel": channel,
         "surface": surface,
         "dtype": dtype,
+        # Passes are kept by number, and the mask is the first image's.
+        "order": [file.name for file in files],
     }
     job: dict[str, Any] = {
         "version": __version__,
@@ -93,7 +95,9 @@ def enhance_images(
     marked = None if mask is None else open_stack(mask).volume() > 0
     voxels = sum(int(np.prod(stack.shape)) for stack in stacks.values())
     passes = iterations or config.predict.iterations
-    check_space(out, voxels * 4 * (passes + 2) + 200_000_000)
+    # K + 1 passes, the result in float and the file that is written; less what a resumed run has already.
+    there = size_of(partial_folder(out)) if resume else 0
+    check_space(out, voxels * 4 * (passes + 3) + 50_000_000 - there)
     where = choose_device(device)
     with (
         working(out, job, resume=resume, overwrite=overwrite, inputs=inputs, machine=machine(where)) as work,
@@ -123,6 +127,8 @@ def enhance_images(
         said = save(result, work.result, files, dtype=dtype, folders=len(listed) > 1, progress=progress)
         for line in said:
             say(line)
+        # Some file systems do not let go of a folder while its files are mapped.
+        del result
         finish(
             work,
             {
@@ -153,6 +159,7 @@ def _open_usable(
         try:
             stack = open_image(file, axes=axes, voxel_size=voxel_size, channel=channel)
             describe_stack(stack, say)
+            container_suffix(file)
             check_stacks([stack])
             stacks[file] = stack
         except InputError as error:

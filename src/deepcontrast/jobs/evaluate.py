@@ -18,6 +18,7 @@ from deepcontrast.jobs.results import write_metrics
 from deepcontrast.jobs.say import Say
 from deepcontrast.output_checks import check_out
 from deepcontrast.stack import Stack
+from deepcontrast.valid import find_invalid
 from deepcontrast.workdir import finish, working
 
 
@@ -82,5 +83,6 @@ def _scored(
     volume = stack.volume(t, c).astype(np.float32)
     check_volume(volume, stack.source)
     depth_um = [float(d) if depth_unit(stack) == "um" else None for d in depths(stack)]
-    rows = contrast_rows(volume, method=method, k=None, t=t, c=c, depth_um=depth_um)
+    valid = find_invalid(stack.volume(t, c)).valid
+    rows = contrast_rows(volume, method=method, k=None, t=t, c=c, depth_um=depth_um, valid=valid)
     return rows + truth_rows(volume, truth, mask, method=method, k=None, t=t, c=c, depth_um=depth_um)

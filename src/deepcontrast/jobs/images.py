@@ -89,6 +89,9 @@ def check_target(target: Path, inputs: Sequence[Path], *, overwrite: bool) -> No
 
 def write_image(target: Path, image: Stack, dtype: np.dtype[Any]) -> str:
     """Write a float result in a type, and return what was done to make it fit."""
+    if container_suffix(target).endswith(".tif") and dtype.name in ("float16", "int64", "uint64"):
+        # TIFF readers do not know these.
+        dtype = np.dtype(np.float32)
     written = to_dtype(np.asarray(image.array), dtype)
     if written.attributes and container_suffix(target) == ".npy":
         note = f"written as float32: .npy has no place for the offset and scale that {dtype.name} would need"

@@ -55,6 +55,7 @@ def train_images(
         "voxel_size": voxel_size,
         "channel": channel,
         "surface": surface,
+        "order": prints,
     }
     job: dict[str, Any] = {
         "version": __version__,
