@@ -18,7 +18,8 @@ import pytest
 import tifffile
 import torch
 
-from deepcontrast.cli import Interrupted, run
+from deepcontrast.cli import run
+from deepcontrast.cli.exit_codes import Interrupted
 from deepcontrast.io import open_stack, write_stack
 from deepcontrast.jobs.images import open_image, write_image
 from deepcontrast.jobs.predict import predict_stack

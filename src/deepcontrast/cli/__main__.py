@@ -1,0 +1,5 @@
+"""``python -m deepcontrast.cli``."""
+
+from deepcontrast.cli import main
+
+main()

@@ -1,0 +1,81 @@
+"""What the words of an option mean; refused in one line where they mean nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from deepcontrast.errors import InputError
+
+
+def settled(
+    recipe: str, settings: list[str] | None, *, seed: int | None, gain: float | None, offset: float | None
+) -> Any:
+    if gain is not None and not gain > 0:
+        raise InputError(f"--gain {gain:g}: grey levels per photon must be above 0; leave it out to estimate it")
+    from deepcontrast.recipe import load_recipe
+
+    return load_recipe(recipe, settings or (), train__seed=seed, task__gain=gain, task__offset=offset)
+
+
+def iterations_of(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdigit() or not 1 <= int(text) <= 20:
+        raise InputError(f"--iterations '{text}' is not understood; accepted: auto, or a number from 1 to 20")
+    return int(text)
+
+
+def refuse_training_options(
+    recipe: str, settings: list[str], *, gain: float | None, offset: float | None, seed: int | None, ensemble: int
+) -> None:
+    """Refuse beside --model what only training or fitting looks at: the model brings its own.
+
+    Raises:
+        InputError: names the first such option.
+    """
+    trained = [f"--set {s}" for s in settings if s.strip().startswith(("train.", "net.", "task."))]
+    for option, given in (
+        (f"--recipe {recipe}", recipe != "contrast"),
+        ("--gain", gain is not None),
+        ("--offset", offset is not None),
+        ("--seed", seed is not None),
+        (f"--ensemble {ensemble}", ensemble > 1),
+        *((option, True) for option in trained),
+    ):
+        if given:
+            raise InputError(f"{option} has no effect with --model, which brings its own; leave one of them out")
+
+
+def voxel_size_of(text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    z, y, x = numbers(text, 3, "--voxel-size")
+    if min(z, y, x) <= 0:
+        raise InputError(f"--voxel-size '{text}': sizes must be above 0")
+    return z, y, x
+
+
+def numbers(text: str, count: int | None, option: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(map(math.isfinite, found)) or (count is not None and len(found) != count):
+        wanted = f"{count} numbers" if count else "numbers"
+        raise InputError(f"{option} '{text}' is not understood; accepted: {wanted} with commas, e.g. 1,2,3")
+    return found
+
+
+def whole_numbers(text: str, count: int | None, option: str) -> list[int]:
+    found = numbers(text, count, option)
+    if any(n < 0 or n != int(n) for n in found):
+        raise InputError(f"{option} '{text}' is not understood; accepted: whole numbers from 0, e.g. 1,2,3")
+    return [int(n) for n in found]
+
+
+def dtype_of(name: str | None) -> str | None:
+    accepted = ("uint8", "uint16", "float32")
+    if name is not None and name not in accepted:
+        raise InputError(f"--dtype '{name}' is not understood; accepted: {', '.join(accepted)}")
+    return name

@@ -1,0 +1,304 @@
+"""The verbs and their options: each one call of a job. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepcontrast.cli.listener import Listener
+from deepcontrast.cli.option_values import (
+    dtype_of,
+    iterations_of,
+    numbers,
+    refuse_training_options,
+    settled,
+    voxel_size_of,
+    whole_numbers,
+)
+from deepcontrast.errors import InputError
+
+app = typer.Typer(
+    name="deepcontrast",
+    help="Contrast of deep-tissue stacks without ground truth.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Images = Annotated[
+    list[Path], typer.Argument(metavar="IMAGE...", help="Files, OME-Zarr folders, or folders of images.")
+]
+Out = Annotated[Path, typer.Option("--out", help="Where the result goes.")]
+Recipe = Annotated[str, typer.Option("--recipe", help="Name of a recipe, or a TOML file.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting; repeatable.")]
+Axes = Annotated[str | None, typer.Option("--axes", help="Letters of TCZYX; wins over the file.")]
+VoxelSize = Annotated[
+    str | None, typer.Option("--voxel-size", metavar="Z,Y,X", help="In micrometres; wins over the file.")
+]
+ChannelName = Annotated[str | None, typer.Option("--channel", help="Name or number of one channel.")]
+Surface = Annotated[str, typer.Option("--surface", help="Which plane is at the surface: first, last or auto.")]
+Gain = Annotated[float | None, typer.Option("--gain", help="Grey levels per photon; estimated by default.")]
+Offset = Annotated[float | None, typer.Option("--offset", help="Grey level in the dark; estimated by default.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Of everything random.")]
+DType = Annotated[str | None, typer.Option("--dtype", help="Type of the result, e.g. float32; the input's by default.")]
+Members = Annotated[int, typer.Option("--ensemble", metavar="M", min=1, help="Networks to train and average.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout, nothing else.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+
+
+@app.command()
+def enhance(
+    image: Images,
+    out: Out,
+    recipe: Recipe = "contrast",
+    model: Annotated[Path | None, typer.Option("--model", help="A trained model; skips training.")] = None,
+    iterations: Annotated[
+        str, typer.Option("--iterations", metavar="auto|K", help="How often the network is applied.")
+    ] = "auto",
+    mask: Annotated[Path | None, typer.Option("--mask", help="Structures of the stack; chooses K by IoU.")] = None,
+    ensemble: Members = 1,
+    axes: Axes = None,
+    voxel_size: VoxelSize = None,
+    channel: ChannelName = None,
+    surface: Surface = "auto",
+    gain: Gain = None,
+    offset: Offset = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    seed: Seed = None,
+    dtype: DType = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Enhance deep stacks without ground truth: one model for all images given."""
+    times = iterations_of(iterations)
+    if model is not None:
+        refuse_training_options(recipe, settings or [], gain=gain, offset=offset, seed=seed, ensemble=ensemble)
+    from deepcontrast.jobs.enhance import enhance_images
+
+    with Listener(quiet, as_json) as listener:
+        enhance_images(
+            image,
+            out,
+            settled(recipe, settings, seed=seed, gain=gain, offset=offset),
+            model=model,
+            iterations=times,
+            mask=mask,
+            members=ensemble,
+            axes=axes,
+            voxel_size=voxel_size_of(voxel_size),
+            channel=channel,
+            surface=surface,
+            dtype=dtype_of(dtype),
+            device=device,
+            resume=resume,
+            overwrite=overwrite,
+            progress=listener.progress,
+            say=listener.say,
+        )
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe, or a TOML file.")],
+    images: Annotated[list[Path], typer.Option("--input", metavar="PATH", help="An image or a folder; repeatable.")],
+    out: Out,
+    ensemble: Members = 1,
+    axes: Axes = None,
+    voxel_size: VoxelSize = None,
+    channel: ChannelName = None,
+    surface: Surface = "auto",
+    gain: Gain = None,
+    offset: Offset = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    seed: Seed = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model and write its file."""
+    from deepcontrast.jobs.train import train_images
+
+    with Listener(quiet, as_json) as listener:
+        train_images(
+            images,
+            out,
+            settled(recipe, settings, seed=seed, gain=gain, offset=offset),
+            members=ensemble,
+            axes=axes,
+            voxel_size=voxel_size_of(voxel_size),
+            channel=channel,
+            surface=surface,
+            device=device,
+            resume=resume,
+            overwrite=overwrite,
+            progress=listener.progress,
+            say=listener.say,
+        )
+
+
+@app.command()
+def predict(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL... IMAGE...", help="Models end in .safetensors; several form one ensemble."),
+    ],
+    out: Out,
+    iterations: Annotated[int, typer.Option("--iterations", min=1, help="How often the network is applied.")] = 1,
+    axes: Axes = None,
+    voxel_size: VoxelSize = None,
+    channel: ChannelName = None,
+    device: Device = "auto",
+    dtype: DType = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Apply a trained model to stacks or single planes."""
+    models = [path for path in paths if path.suffix == ".safetensors"]
+    images = [path for path in paths if path.suffix != ".safetensors"]
+    if not models or not images:
+        raise InputError("predict needs at least one model (ending in .safetensors) and one image")
+    from deepcontrast.jobs.predict import predict_images
+
+    with Listener(quiet, as_json) as listener:
+        predict_images(
+            models,
+            images,
+            out,
+            iterations=iterations,
+            axes=axes,
+            voxel_size=voxel_size_of(voxel_size),
+            channel=channel,
+            dtype=dtype_of(dtype),
+            device=device,
+            overwrite=overwrite,
+            progress=listener.progress,
+            say=listener.say,
+        )
+
+
+@app.command()
+def evaluate(
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="An enhanced stack.")],
+    out: Out,
+    truth: Annotated[Path | None, typer.Option("--truth", help="The truth, of the same shape.")] = None,
+    raw: Annotated[Path | None, typer.Option("--raw", help="The raw stack, scored beside it.")] = None,
+    mask: Annotated[Path | None, typer.Option("--mask", help="The structures, of the same shape.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score a result: contrast, and agreement with truth and mask where they are given."""
+    from deepcontrast.jobs.evaluate import evaluate_image
+
+    with Listener(quiet, as_json) as listener:
+        evaluate_image(result, out, truth=truth, raw=raw, mask=mask, overwrite=overwrite, say=listener.say)
+
+
+@app.command()
+def simulate(
+    what: Annotated[str, typer.Argument(metavar="KIND", help="tissue")],
+    out: Out,
+    shape: Annotated[str, typer.Option("--shape", metavar="Z,Y,X", help="Planes, rows and columns.")] = "48,256,256",
+    light: Annotated[
+        str | None, typer.Option("--light", help="Photons at the brightest structures; several with commas.")
+    ] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate an image of known truth: raw.tif, truth.tif, mask.tif, simulate.json."""
+    sizes = whole_numbers(shape, 3, "--shape")
+    levels = None if light is None else numbers(light, None, "--light")
+    from deepcontrast import demo
+
+    with Listener(quiet, as_json) as listener:
+        demo.simulate(
+            what, out, shape=(sizes[0], sizes[1], sizes[2]), light=levels, seed=seed or 0,
+            overwrite=overwrite, say=listener.say,
+        )  # fmt: skip
+
+
+@app.command()
+def degrade(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A stack.")],
+    out: Out,
+    recipe: Recipe = "contrast",
+    axes: Axes = None,
+    voxel_size: VoxelSize = None,
+    channel: ChannelName = None,
+    surface: Surface = "auto",
+    gain: Gain = None,
+    offset: Offset = None,
+    settings: Settings = None,
+    seed: Seed = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write what training shows the network: the stack, degraded once more."""
+    from deepcontrast.jobs.degrade import degrade_image
+
+    with Listener(quiet, as_json) as listener:
+        degrade_image(
+            image,
+            out,
+            settled(recipe, settings, seed=seed, gain=gain, offset=offset),
+            axes=axes,
+            voxel_size=voxel_size_of(voxel_size),
+            channel=channel,
+            surface=surface,
+            overwrite=overwrite,
+            say=listener.say,
+        )
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="An image, a folder of images, or a model.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what an image or a model is, as this package understands it."""
+    from deepcontrast.jobs.info import describe
+
+    with Listener(False, as_json) as listener:
+        for line in describe(path):
+            listener.say(line)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo makes.")] = Path("demo_output"),
+    seeds: Annotated[str, typer.Option("--seeds", help="Seeds of simulated stacks, with commas.")] = "0",
+    settings: Settings = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the main job on a simulated deep stack of known truth and print the scores."""
+    numbers = whole_numbers(seeds, None, "--seeds")
+    from deepcontrast import demo as demonstration
+
+    with Listener(quiet, as_json) as listener:
+        demonstration.demo(out, numbers, settings=tuple(settings or ()), progress=listener.progress, say=listener.say)
+
+
+@app.callback()
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from deepcontrast import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
