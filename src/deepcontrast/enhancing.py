@@ -90,10 +90,7 @@ class Enhanced:
         out = np.empty(stack.shape, np.float32)
         for channels in self.restored[index]:
             for one in channels:
-                place = {"T": one.source.t, "C": one.source.c}
-                out[tuple(place.get(axis, slice(None)) for axis in stack.axes)] = (
-                    one.enhanced if "Z" in stack.axes else one.enhanced[0]
-                )
+                out[stack.index(one.source.t, one.source.c)] = one.enhanced if "Z" in stack.axes else one.enhanced[0]
         return replace(stack, array=out)
 
 

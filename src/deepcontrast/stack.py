@@ -76,10 +76,13 @@ class Stack:
         """Return the length of an axis, 1 for an axis the stack does not have."""
         return self.shape[self.axes.index(axis)] if axis in self.axes else 1
 
+    def index(self, t: int, c: int) -> tuple[int | slice, ...]:
+        """Return the index of one time point and channel; axes the stack does not have are passed over."""
+        return tuple({"T": t, "C": c}.get(axis, slice(None)) for axis in self.axes)
+
     def volume(self, t: int = 0, c: int = 0) -> NDArray[Any]:
         """Return one time point and channel as an array (Z, Y, X); Z is 1 for a single plane."""
-        index = tuple({"T": t, "C": c}.get(axis, slice(None)) for axis in self.axes)
-        volume = np.asarray(self.array[index])
+        volume = np.asarray(self.array[self.index(t, c)])
         return volume[None] if "Z" not in self.axes else volume
 
     def with_optics(self, **changes: Any) -> Stack:

@@ -13,7 +13,7 @@ from deepcontrast.accept import check_stacks, surfaced
 from deepcontrast.config import Config
 from deepcontrast.depth import depths
 from deepcontrast.io import container_suffix
-from deepcontrast.jobs.images import check_target, open_image, place, write_image
+from deepcontrast.jobs.images import check_target, open_image, write_image
 from deepcontrast.jobs.say import Say, looked_at
 from deepcontrast.task import Source
 from deepcontrast.valid import find_invalid
@@ -51,6 +51,6 @@ def degrade_image(
             volume = source.volume()
             degraded = task.degrade(source, fit, config, generator)
             valid = find_invalid(volume).valid
-            result[place(stack, source.t, c)] = degraded if valid is None else np.where(valid, degraded, volume)
+            result[stack.index(source.t, c)] = degraded if valid is None else np.where(valid, degraded, volume)
     out.parent.mkdir(parents=True, exist_ok=True)
     say(f"{out}: {write_image(out, replace(stack, array=result), stack.dtype)}")

@@ -100,11 +100,6 @@ def write_image(target: Path, image: Stack, dtype: np.dtype[Any]) -> str:
     return written.note
 
 
-def place(stack: Stack, t: int, c: int) -> tuple[Any, ...]:
-    """Return the index of one time point and channel."""
-    return tuple({"T": t, "C": c}.get(axis, slice(None)) for axis in stack.axes)
-
-
 def _channel(stack: Stack, wanted: str) -> Stack:
     """Return the stack of one channel, named or numbered from 0, without the axis C."""
     names = stack.channels or tuple(str(c) for c in range(stack.size("C")))

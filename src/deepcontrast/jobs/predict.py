@@ -12,7 +12,7 @@ from deepcontrast import registry
 from deepcontrast.accept import check_volume, choose_device
 from deepcontrast.errors import Cancelled, DeepContrastError, InputError
 from deepcontrast.io import container_suffix, stem
-from deepcontrast.jobs.images import check_target, is_image_name, list_images, open_image, place, write_image
+from deepcontrast.jobs.images import check_target, is_image_name, list_images, open_image, write_image
 from deepcontrast.jobs.say import Say, raise_failures
 from deepcontrast.model import Model, load_model
 from deepcontrast.prediction import load_nets, predict_pass
@@ -122,5 +122,5 @@ def predict_stack(
             valid = find_invalid(volume).valid
             if valid is not None:
                 mean[~valid] = volume[~valid]
-            out[place(stack, t, c)] = mean if "Z" in stack.axes else mean[0]
+            out[stack.index(t, c)] = mean if "Z" in stack.axes else mean[0]
     return replace(stack, array=out)
