@@ -14,20 +14,21 @@ from deepcontrast.baselines.band_pass_2d import band_pass_2d
 from deepcontrast.errors import InputError
 from deepcontrast.metrics.iou import iou
 from deepcontrast.metrics.ssim import ssim
-from deepcontrast.synth.tissue import TissuePhantom, tissue
+from deepcontrast.synth import Phantom
+from deepcontrast.synth.tissue import tissue
 
 SMALL = (16, 64, 64)
 
 
-def iou_by_plane(volume: NDArray[np.float32], phantom: TissuePhantom) -> NDArray[np.float64]:
+def iou_by_plane(volume: NDArray[np.float32], phantom: Phantom) -> NDArray[np.float64]:
     return np.array([iou(v, m)[0].value for v, m in zip(volume, phantom.mask, strict=True)])
 
 
-def ssim_by_plane(volume: NDArray[np.float32], phantom: TissuePhantom) -> NDArray[np.float64]:
+def ssim_by_plane(volume: NDArray[np.float32], phantom: Phantom) -> NDArray[np.float64]:
     return np.array([ssim(v, t)[0].value for v, t in zip(volume, phantom.truth, strict=True)])
 
 
-def assert_as_hard_as_real_tissue(phantom: TissuePhantom) -> None:
+def assert_as_hard_as_real_tissue(phantom: Phantom) -> None:
     raw = phantom.raw.astype(np.float32)
     assert 0.46 <= iou_by_plane(raw, phantom).mean() <= 0.56
     assert 0.24 <= ssim_by_plane(raw, phantom).mean() <= 0.34

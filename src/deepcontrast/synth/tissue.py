@@ -3,38 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from deepcontrast.errors import InputError
-from deepcontrast.stack import Optics
-
-Volume = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class TissuePhantom:
-    """A stack as a camera would give it, and what is truly there; all arrays (Z, Y, X), surface first.
-
-    Attributes:
-        raw: uint16, grey levels.
-        truth: float32, expected photons of the structures in focus, as the point-spread function shows them
-            at the surface: no haze, no noise, no attenuation, no background.
-        mask: bool, membranes, canaliculi and vesicles (geometry, before any blur).
-        optics: voxel size, surface and camera: what a microscopist would know.
-        parameters: every argument of :func:`tissue` by name.
-    """
-
-    raw: NDArray[np.uint16]
-    truth: Volume
-    mask: NDArray[np.bool_]
-    optics: Optics
-    parameters: Mapping[str, object]
+from deepcontrast.synth import Phantom
+from deepcontrast.synth._deep import Volume, check, picture, smooth_noise
 
 
 def tissue(
@@ -58,7 +33,7 @@ def tissue(
     gain: float = 2.0,
     offset: float = 100.0,
     read_noise: float = 3.0,
-) -> TissuePhantom:
+) -> Phantom:
     """Return a simulated stack of liver-like tissue whose contrast fades with depth, and its truth.
 
     Cells are the Voronoi regions of jittered seeds in gently warped space: dim cytoplasm with a darker
@@ -99,7 +74,7 @@ def tissue(
     Source: the prototype of DESIGN.md section 7; scattered light that grows with depth: DeepContrast, section 3.
     """
     parameters = dict(locals())
-    _check(parameters)
+    check(parameters, may_be_zero=("cytoplasm", "vesicles"))
     rng = np.random.default_rng(seed)
     structure, mask = _structure(
         rng,
@@ -112,46 +87,7 @@ def tissue(
     )
     count = round(vesicles * structure.size * (voxel_um / cell_um) ** 3)
     _add_vesicles(rng, structure, mask, vesicle_um / voxel_um, count)
-    axial, lateral = (s / voxel_um for s in psf_um)
-    truth = ndimage.gaussian_filter(structure, (axial, lateral, lateral))
-    scale = light / float(np.percentile(truth, 99.9))
-    truth *= scale
-    structure *= scale
-
-    depth = np.arange(shape[0], dtype=np.float32)[:, None, None] * voxel_um
-    ballistic = np.exp(-depth / scatter_um)
-    structure *= np.exp(-depth / attenuation_um)
-    photons = ndimage.gaussian_filter(structure * ballistic, (axial, lateral, lateral))
-    for width, share in zip(haze_um, _haze_shares(depth, scatter_um), strict=True):
-        sigma = np.hypot(width / voxel_um, (axial, lateral, lateral))
-        photons += ndimage.gaussian_filter(structure * (1 - ballistic) * share, sigma, truncate=3.0)
-    photons += light * autofluorescence
-
-    raw = np.empty(shape, np.uint16)
-    for z, plane in enumerate(photons):
-        grey = gain * rng.poisson(plane) + offset + rng.normal(0, read_noise, plane.shape)
-        raw[z] = np.clip(np.rint(grey), 0, np.iinfo(np.uint16).max)
-    optics = Optics(
-        voxel_size=(voxel_um, voxel_um, voxel_um),
-        surface="first",
-        gain=gain,
-        offset=offset,
-        read_noise=read_noise,
-    )
-    return TissuePhantom(raw, truth, mask, optics, parameters)
-
-
-def _haze_shares(depth: Volume, scatter_um: float) -> tuple[Volume, Volume, Volume]:
-    """Return which share of the scattered light takes the narrow, the middle and the wide kernel.
-
-    Light that was scattered n times spreads the more the larger n is; n grows with depth.
-    """
-    events = depth / scatter_um
-    narrow = np.exp(-events)
-    wide = 1 - np.exp(-events / 2)
-    middle = np.full_like(events, 1.2)
-    total = narrow + middle + wide
-    return narrow / total, middle / total, wide / total
+    return picture(rng, structure, mask, parameters)
 
 
 def _structure(
@@ -172,7 +108,7 @@ def _structure(
     brightness = rng.lognormal(0, 0.2, len(seeds))
     nucleus = cell * rng.uniform(0.16, 0.24, len(seeds))
     key = rng.random(len(seeds))
-    warp = [_smooth_noise(rng, shape, cell / 3) * np.float32(0.08 * cell) for _ in range(3)]
+    warp = [smooth_noise(rng, shape, cell / 3) * np.float32(0.08 * cell) for _ in range(3)]
 
     tree = cKDTree(seeds)
     density = np.empty(shape, np.float32)
@@ -210,12 +146,6 @@ def _seeds(rng: np.random.Generator, shape: tuple[int, int, int], cell: float) -
     return kept
 
 
-def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int, int], sigma: float) -> Volume:
-    """Return a Gaussian random field of standard deviation 1 and correlation length ``sigma``."""
-    noise = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), sigma, truncate=3.0, mode="wrap")
-    return np.asarray(noise / noise.std(), np.float32)
-
-
 def _paint(
     plane: NDArray[np.float64], brightness: NDArray[np.float64], inside: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -240,16 +170,3 @@ def _add_vesicles(
     place = tuple(voxels[within].T)
     np.maximum.at(density, place, value[within].astype(np.float32))
     mask[tuple(voxels[within & (inside > 0)].T)] = True
-
-
-def _check(parameters: Mapping[str, object]) -> None:
-    """Raise for a shape, length or strength that no tissue can have."""
-    shape = parameters["shape"]
-    if not isinstance(shape, tuple) or len(shape) != 3 or min(shape) < 1:
-        raise InputError(f"shape {shape} of the tissue; accepted: three sizes (Z, Y, X) of at least 1")
-    for name, value in parameters.items():
-        at_least_0 = name in ("seed", "cytoplasm", "vesicles", "autofluorescence", "offset", "read_noise")
-        numbers = value if isinstance(value, tuple) else (value,)
-        if any(not v >= 0 or (v == 0 and not at_least_0) for v in numbers):
-            accepted = "0 or more" if at_least_0 else "above 0"
-            raise InputError(f"{name} = {value} of the tissue; accepted: {accepted}")
