@@ -8,16 +8,23 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import pywt
+import torch
+from csbdeep.utils import normalize_minmse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch.nn.functional import avg_pool2d, conv2d
 
 from deepcontrast.metrics import Measurement
 from deepcontrast.metrics.iou import iou
+from deepcontrast.metrics.iou_stack import iou_stack
+from deepcontrast.metrics.ms_ssim import ms_ssim
+from deepcontrast.metrics.nrmse import nrmse
 from deepcontrast.metrics.pci import pci
 from deepcontrast.metrics.pearson import pearson
+from deepcontrast.metrics.psnr import psnr
 from deepcontrast.metrics.ssim import ssim
 from deepcontrast.metrics.wci import wci
 
@@ -161,27 +168,48 @@ def test_pci_needs_a_positive_median() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(SEEDS, st.floats(0.05, 0.9))
-def test_iou_equals_65_thresholds_tried_one_by_one(seed: int, share: float) -> None:
-    image = plane(seed)
+@given(SEEDS, st.floats(0.05, 0.9), st.booleans())
+def test_iou_equals_every_threshold_tried_one_by_one(seed: int, share: float, counts: bool) -> None:
+    image = plane(seed, (20, 17))
+    if counts:
+        image = (image / 8).astype(np.uint8)
     mask = np.random.default_rng(seed + 1).random(image.shape) < share
     mask[0, 0] = True
-    low, high = np.percentile(image, [2, 99.9])
-    best = 0.0
-    for n in range(65):
-        found = image > low + n * (high - low) / 64
-        best = max(best, (found & mask).sum() / (found | mask).sum())
-    # The brute force may differ by rounding at a threshold that coincides with a voxel.
-    assert values(iou(image, mask))["iou"] == pytest.approx(best, abs=2 / image.size)
+    tried = [((image >= t) & mask).sum() / ((image >= t) | mask).sum() for t in np.unique(image)]
+    assert values(iou(image, mask))["iou"] == max(tried)
+    assert values(iou_stack(image[None], mask[None])) == {"iou_stack": max(tried)}
 
 
 def test_iou_of_perfect_and_hopeless_images() -> None:
     mask = np.zeros((20, 20), bool)
     mask[5:10] = True
     assert values(iou(mask.astype(float), mask))["iou"] == 1.0
-    assert values(iou(-mask.astype(float), mask))["iou"] == 0.0
-    assert values(iou(np.full((20, 20), 7.0), mask))["iou"] == 0.0
+    # Nothing beats taking all: a quarter of the plane is mask.
+    assert values(iou(-mask.astype(float), mask))["iou"] == 0.25
+    assert values(iou(np.full((20, 20), 7.0), mask))["iou"] == 0.25
     assert iou(plane(0, (20, 20)), np.zeros((20, 20), bool))[0].value is None
+
+
+def test_one_threshold_for_a_fading_stack_is_worse_than_one_per_plane() -> None:
+    mask = np.zeros((2, 4, 4), bool)
+    mask[:, 1] = True
+    stack = np.where(mask, 10.0, 6.0)
+    stack[1] -= 6
+    assert [iou(p, m)[0].value for p, m in zip(stack, mask, strict=True)] == [1.0, 1.0]
+    # At 10: the bright plane's 4; at 6: its 16 voxels; at 4: 20; at 0: all. 8 of the 32 are mask.
+    assert iou_stack(stack, mask)[0].value == max(4 / 8, 4 / 20, 8 / 20, 8 / 32)
+    valid = np.zeros(mask.shape, bool)
+    valid[1] = True
+    assert iou_stack(stack, mask, valid=valid)[0].value == 1.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.sampled_from([np.exp, np.cbrt, lambda v: 3.0 * v - 50, lambda v: v**3]))
+def test_iou_is_unchanged_by_every_increasing_change(seed: int, change: Callable[..., NDArray[np.float64]]) -> None:
+    image = plane(seed, (3, 400)).reshape(3, 20, 20).round(1) / 20
+    mask = plane(seed + 1, (3, 400)).reshape(3, 20, 20) > 25
+    assert iou_stack(change(image), mask) == iou_stack(image, mask)
+    assert iou(change(image[0]), mask[0]) == iou(image[0], mask[0])
 
 
 def test_iou_ignores_invalid_voxels() -> None:
@@ -190,14 +218,6 @@ def test_iou_ignores_invalid_voxels() -> None:
     valid[:10] = False
     spoiled = np.where(valid, image, np.nan)
     assert iou(spoiled, mask, valid=valid) == iou(image[10:], mask[10:])
-
-
-@settings(max_examples=30, deadline=None)
-@given(SEEDS, SCALES, OFFSETS)
-def test_iou_is_unchanged_by_a_positive_affine_change(seed: int, scale: float, offset: float) -> None:
-    image, mask = plane(seed), plane(seed + 1) > 25
-    before, after = iou(image, mask)[0].value, iou(scale * image + offset, mask)[0].value
-    assert after == pytest.approx(before, abs=4 / image.size)
 
 
 def test_ssim_equals_scikit_image_on_the_normalised_pair() -> None:
@@ -262,23 +282,158 @@ def test_pearson_of_lines_is_plus_and_minus_one_in_any_unit() -> None:
     assert pearson(np.ones((3, 4)), line)[0].value is None
 
 
+def test_nrmse_equals_csbdeep_and_numpy() -> None:
+    # 1e-10 of csbdeep's denominator is all that the two differ in.
+    truth, image = plane(20), 40.0 * plane(21) - 3 * plane(20)
+    low, high = np.percentile(truth, [0.1, 99.9])
+    target = (truth - low) / (high - low)
+    squares = (normalize_minmse(image, target) - target) ** 2
+    region = truth > 30
+    got = values(nrmse(image, truth, region=region))
+    assert got["nrmse"] == pytest.approx(np.sqrt(squares.mean()), rel=1e-6)
+    assert got["nrmse_foreground"] == pytest.approx(np.sqrt(squares[region].mean()), rel=1e-6)
+
+
+def test_nrmse_of_a_known_error() -> None:
+    # Half the plane is 0, half 1, so the percentiles are those; the error has variance e and no correlation with
+    # the truth's variance t. The fit shrinks both, and leaves t e / (t + e).
+    truth = np.repeat([[0.0], [1.0]], 20, axis=0) * np.ones(40)
+    error = np.tile([0.25, -0.25], 20)
+    image = 5 * (truth + error) + 7
+    left = 0.25 * 0.0625 / (0.25 + 0.0625)
+    assert values(nrmse(image, truth))["nrmse"] == pytest.approx(math.sqrt(left))
+    assert values(psnr(image, truth))["psnr"] == pytest.approx(10 * math.log10(1 / left))
+    # No image at all: the standard deviation of the truth.
+    assert values(nrmse(np.full_like(truth, 0.1), truth))["nrmse"] == pytest.approx(0.5)
+
+
+def test_psnr_equals_scikit_image_on_the_normalised_pair() -> None:
+    truth = plane(22)
+    image = truth + 30 * plane(23)
+    low, high = np.percentile(truth, [0.1, 99.9])
+    target = (truth - low) / (high - low)
+    fit = np.polynomial.Polynomial.fit(image.ravel(), target.ravel(), 1)(image)
+    region = truth > 30
+    got = values(psnr(image, truth, region=region))
+    assert got["psnr"] == pytest.approx(peak_signal_noise_ratio(target, fit, data_range=1))
+    assert got["psnr_foreground"] == pytest.approx(peak_signal_noise_ratio(target[region], fit[region], data_range=1))
+
+
+def test_psnr_of_the_truth_itself_has_no_bound() -> None:
+    truth = plane(24)
+    for image in (truth, -3e5 * truth + 17):
+        rows = psnr(image, truth, region=truth > 30)
+        assert [row.value for row in rows] == [None, None]
+        assert "no bound" in rows[0].reason
+        assert nrmse(image, truth)[0].value == pytest.approx(0, abs=1e-11)
+
+
+def ms_ssim_by_torch(image: NDArray[np.float64], truth: NDArray[np.float64], exponents: list[float]) -> float:
+    """Wang's equation 7 by plain convolution with the outer product of the window."""
+    taps = torch.exp(-(torch.arange(-5.0, 6.0, dtype=torch.float64) ** 2) / (2 * 1.5**2))
+    window = (torch.outer(taps, taps) / taps.sum() ** 2)[None, None]
+    low, high = np.percentile(truth, [0.1, 99.9])
+    fit = np.polynomial.Polynomial.fit(image.ravel(), truth.ravel(), 1)(image)
+    x, y = (torch.from_numpy((v - low) / (high - low))[None, None] for v in (fit, truth))
+    product = 1.0
+    for n, exponent in enumerate(exponents):
+        mean_x, mean_y, xx, yy, xy = (conv2d(v, window) for v in (x, y, x * x, y * y, x * y))
+        structure = (2 * (xy - mean_x * mean_y) + 9e-4) / (xx + yy - mean_x**2 - mean_y**2 + 9e-4)
+        if n == len(exponents) - 1:
+            structure = structure * (2 * mean_x * mean_y + 1e-4) / (mean_x**2 + mean_y**2 + 1e-4)
+        product *= max(0.0, structure.mean().item()) ** exponent
+        x, y = avg_pool2d(x, 2), avg_pool2d(y, 2)
+    return product
+
+
+WANG = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333]
+
+
+@pytest.mark.parametrize(("shape", "scales"), [((176, 191), 5), ((175, 300), 4), ((88, 90), 4), ((22, 30), 2)])
+def test_ms_ssim_equals_wangs_equation(shape: tuple[int, int], scales: int) -> None:
+    truth = ndimage.gaussian_filter(plane(25, shape), 1)
+    image = 3.0 * truth + np.random.default_rng(0).normal(0, 30, shape) - 50
+    exponents = WANG if scales == 5 else [w / sum(WANG[:scales]) for w in WANG[:scales]]
+    name = "ms_ssim" if scales == 5 else f"ms_ssim_{scales}_scales"
+    expected = ms_ssim_by_torch(image, truth, exponents)
+    assert 0.1 < expected < 0.95
+    assert values(ms_ssim(image, truth)) == {name: pytest.approx(expected, rel=1e-9)}
+
+
+def test_ms_ssim_of_a_foreground_sees_the_foreground() -> None:
+    truth = ndimage.gaussian_filter(plane(26, (128, 128)), 1)
+    image = truth.copy()
+    image[:, 64:] += np.random.default_rng(0).normal(0, 20, (128, 64))
+    left, everywhere, corner = (np.zeros((128, 128), bool) for _ in range(3))
+    left[:, :64], everywhere[:], corner[:4, :4] = True, True, True
+    whole, clean = ms_ssim(image, truth, region=left)
+    _, noisy = ms_ssim(image, truth, region=~left)
+    assert None not in (noisy.value, whole.value, clean.value)
+    assert noisy.value < whole.value < clean.value  # type: ignore[operator]
+    assert [row.value for row in ms_ssim(image, truth, region=everywhere)] == [whole.value, pytest.approx(whole.value)]
+    assert [row.metric for row in (whole, clean)] == ["ms_ssim_4_scales", "ms_ssim_4_scales_foreground"]
+    assert "region is empty" in ms_ssim(image, truth, region=corner)[1].reason
+
+
+def test_ms_ssim_of_truth_negative_and_small_planes() -> None:
+    truth = plane(27, (40, 40))
+    assert values(ms_ssim(truth, truth)) == {"ms_ssim_2_scales": pytest.approx(1.0)}
+    assert "22 pixels" in ms_ssim(truth[:21], truth[:21])[0].reason
+    # The fit turns a negative back; what is opposed where the rest agrees counts as 0, not as NaN.
+    assert values(ms_ssim(-truth, truth)) == {"ms_ssim_2_scales": pytest.approx(1.0)}
+    torn, region = truth.copy(), np.zeros(truth.shape, bool)
+    torn[:14], region[:14] = 2 * truth.mean() - truth[:14], True
+    assert values(ms_ssim(torn, truth, region=region))["ms_ssim_2_scales_foreground"] == 0.0
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, SCALES, OFFSETS)
+@pytest.mark.parametrize("metric", [nrmse, psnr, ms_ssim])
+def test_scores_are_unchanged_by_an_affine_change_of_either(
+    metric: Callable[..., tuple[Measurement, ...]], seed: int, scale: float, offset: float
+) -> None:
+    truth = plane(seed)
+    image = truth + plane(seed + 1)
+    before = metric(image, truth)[0].value
+    assert metric(scale * image + offset, truth)[0].value == pytest.approx(before, rel=1e-5)
+    assert metric(image, scale * truth + offset)[0].value == pytest.approx(before, rel=1e-5)
+
+
 @pytest.mark.parametrize("spoil", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("metric", [wci, pci, iou, ssim, pearson])
+@pytest.mark.parametrize("metric", [wci, pci, iou, iou_stack, ssim, ms_ssim, nrmse, psnr, pearson])
 def test_a_value_that_is_not_finite_gives_a_reason_and_no_number(
     metric: Callable[..., tuple[Measurement, ...]], spoil: float
 ) -> None:
     image = plane(0)
     image[3, 3] = spoil
-    more = {iou: (plane(1) > 20,), ssim: (plane(1),), pearson: (plane(1),)}.get(metric, ())  # type: ignore[call-overload]
-    for row in metric(image, *more):
+    truth = dict.fromkeys((ssim, ms_ssim, nrmse, psnr, pearson), plane(1))
+    more = {iou: plane(1) > 20, iou_stack: plane(1) > 20} | truth
+    for row in metric(image, *([more[metric]] if metric in more else [])):
         assert row.value is None
         assert "finite" in row.reason
 
 
-@pytest.mark.parametrize("image", [np.zeros((16, 16), np.uint8), np.eye(16, dtype=np.float32)])
-def test_degenerate_planes_never_give_inf_or_nan(image: NDArray[np.float32]) -> None:
-    mask = np.eye(16, dtype=bool)
-    rows = [*wci(image), *pci(image), *iou(image, mask), *ssim(image, mask), *pearson(image, mask)]
-    rows += [*wci(image, valid=~np.ones_like(mask)), *pci(image, valid=~np.ones_like(mask))]
+DEGENERATE = {
+    "zero": np.zeros((24, 24), np.uint8),
+    "one in a row": np.eye(24, dtype=np.float32),
+    "one bright pixel": np.pad([[1e6]], ((5, 18), (5, 18))),
+    "huge": np.eye(24, dtype=np.float32) * np.float32(3e38),
+    "tiny": np.eye(24) * 1e-200,
+    "constant that rounds": np.full((24, 24), 0.1),
+}
+
+
+@pytest.mark.parametrize("first", DEGENERATE)
+@pytest.mark.parametrize("second", DEGENERATE)
+def test_degenerate_planes_never_give_inf_or_nan(first: str, second: str) -> None:
+    image, truth, mask = DEGENERATE[first], DEGENERATE[second], np.eye(24, dtype=bool)
+    rows = [*wci(image), *pci(image), *iou(image, mask), *iou_stack(image, mask)]
+    for metric in (ssim, ms_ssim, nrmse, psnr, pearson):
+        for region in (mask, ~np.ones_like(mask)):
+            rows += metric(image, truth, region=region)
+    for metric in (wci, pci):
+        rows += metric(image, valid=~np.ones_like(mask))
+    for metric in (iou, iou_stack):
+        rows += metric(image, mask, valid=~np.ones_like(mask))
     for row in rows:
         assert row.reason if row.value is None else math.isfinite(row.value)

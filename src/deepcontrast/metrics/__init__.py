@@ -1,7 +1,9 @@
 """What an image is worth: each file one metric, a function from images to measurements.
 
-A metric takes one plane (Y, X) and keyword-only extras, and returns measurements. Where a value is not
-defined it is ``None`` and the reason says why; it is never infinite and never NaN.
+A metric takes an image, where it needs one what to compare it with (truth, reference, mask, labels), and
+keyword-only extras, and returns measurements. Most take one plane (Y, X); ``iou_stack`` a volume (Z, Y, X),
+``seg``, ``error``, ``jaccard``, ``isotropy`` and ``spots`` either. Where a value is not defined it is ``None``
+and the reason says why; it is never infinite and never NaN.
 """
 
 from typing import NamedTuple

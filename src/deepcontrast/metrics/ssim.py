@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
 from deepcontrast.metrics import Measurement
+from deepcontrast.metrics._care import normalised, suffixed
 
 WINDOW = 7
 
@@ -34,22 +35,12 @@ def ssim(
 
     Source: Wang et al. 2004; normalisation: CARE, supplement, equations 2.1 and 2.2.
     """
-    image, truth = np.asarray(image, np.float64), np.asarray(truth, np.float64)
-    names = ("ssim",) if region is None else ("ssim", "ssim_foreground")
-    reason = ""
-    if min(image.shape) < WINDOW:
-        reason = f"the plane is smaller than the window of {WINDOW} pixels"
-    elif not (np.isfinite(image).all() and np.isfinite(truth).all()):
-        reason = "the plane has values that are not finite"
-    else:
-        low, high = np.percentile(truth, (0.1, 99.9))
-        if high <= low:
-            reason = "the truth is constant"
-    if reason:
-        return tuple(Measurement(name, None, reason) for name in names)
-    target = (truth - low) / (high - low)
+    small = f"the plane is smaller than the window of {WINDOW} pixels"
+    pair = small if min(np.shape(image)) < WINDOW else normalised(image, truth)
+    if isinstance(pair, str):
+        return tuple(Measurement(name, None, pair) for name in suffixed("ssim", region))
     mean, similarity = structural_similarity(  # type: ignore[no-untyped-call]
-        _fitted(image, target), target, win_size=WINDOW, data_range=1.0, full=True
+        *pair, win_size=WINDOW, data_range=1.0, full=True
     )
     rows = [Measurement("ssim", float(mean))]
     if region is not None and region.any():
@@ -57,11 +48,3 @@ def ssim(
     elif region is not None:
         rows.append(Measurement("ssim_foreground", None, "the region is empty"))
     return tuple(rows)
-
-
-def _fitted(image: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the a * image + b nearest to the target in least squares; a constant image gives its mean."""
-    centred = image - image.mean()
-    variance = float(np.mean(centred**2))
-    slope = float(np.mean(centred * target)) / variance if variance > 0 else 0.0
-    return np.asarray(slope * centred + target.mean())
