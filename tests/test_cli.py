@@ -472,7 +472,7 @@ def test_every_time_point_and_channel_is_evaluated(
     rows = json.loads((out / "metrics.json").read_text())["rows"]
     assert {(row["t"], row["c"]) for row in rows} == {(t, c) for t in (0, 1) for c in (0, 1)}
     assert run(["evaluate", image, "--truth", str(tmp_path / "truth.tif"), "--out", str(tmp_path / "x")]) == 2
-    assert "the truth has shape (1, 1, 10, 64, 72)" in capsys.readouterr().err
+    assert "has shape (1, 1, 10, 64, 72)" in capsys.readouterr().err
 
 
 def test_degrade_writes_invalid_voxels_back_and_checks_its_output_first(
@@ -486,7 +486,7 @@ def test_degrade_writes_invalid_voxels_back_and_checks_its_output_first(
     degraded = open_stack(out).volume()
     np.testing.assert_array_equal(degraded[:, :, :10], 0)
     assert not np.array_equal(degraded, volume)
-    monkeypatch.setattr("deepcontrast.jobs.degrade.open_image", lambda *_, **__: pytest.fail("worked before looking"))
+    monkeypatch.setattr("deepcontrast.jobs.images.open_image", lambda *_, **__: pytest.fail("worked before looking"))
     for target, expected in (("d.png", "accepted: .tif"), ("holes.tif", "would be destroyed"), ("a", "without a suf")):
         assert run(["degrade", image, "--out", str(tmp_path / target), *SET, "--overwrite"]) == 2
         assert expected in capsys.readouterr().err
@@ -633,6 +633,107 @@ def test_run_json_says_what_a_given_model_was_trained_with(finished: Path, tmp_p
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (record["config"]["train"]["steps"], record["config"]["predict"]["iterations"]) == (12, 1)
     assert record["hardware"]["name"] not in ("", "x86_64")
+
+
+REFERENCES = {
+    "truth of another shape": (["--truth", "short.tif"], "the truth 'short.tif' has shape (1, 1, 9, 64, 72)"),
+    "NaN in the truth": (["--truth", "nan.tif"], "'nan.tif' has 1 voxels that are NaN"),
+    "constant truth": (["--truth", "flat.tif"], "constant"),
+    "mask of another shape": (["--mask", "short.tif"], "the mask 'short.tif' has shape"),
+    "empty mask": (["--mask", "zero.tif"], "marks no voxel"),
+    "intensities as a mask": (["--mask", "good.tif"], "or all of them"),
+    "NaN in the mask": (["--mask", "nan.tif"], "the mask 'nan.tif' has 1 voxels that are NaN"),
+    "labels of another shape": (["--labels", "short.tif"], "the labels 'short.tif' has shape"),
+    "intensities as labels": (["--labels", "good.tif"], "holds intensities, not labels"),
+    "fractions as labels": (["--labels", "half.tif"], "has fractions"),
+    "no labels": (["--labels", "zero.tif"], "no object"),
+    "a mask as labels": (["--labels", "spots.tif"], "it is a mask, for --mask"),
+    "NaN in the labels": (["--labels", "nan.tif"], "the labels 'nan.tif' has 1 voxels that are NaN"),
+    "missing truth": (["--truth", "god.tif"], "good.tif"),
+}
+
+
+@pytest.fixture(scope="module")
+def references(tiny_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("references")
+    volume = tiny_stack.volume()
+    nan = volume.astype(np.float32)
+    nan[2, 3, 4] = np.nan
+    spots = np.zeros(volume.shape, np.uint8)
+    spots[:, 5:10, 5:10] = spots[:, 30:40, 30:40] = 255
+    for name, array in (
+        ("good", volume), ("short", volume[:9]), ("nan", nan), ("flat", np.full_like(volume, 7)),
+        ("zero", np.zeros_like(volume)), ("half", volume.astype(np.float32) + 0.5), ("spots", spots),
+    ):  # fmt: skip
+        write_stack(folder / f"{name}.tif", Stack(array, "ZYX", tiny_stack.optics))
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "compare"])
+@pytest.mark.parametrize("case", REFERENCES)
+def test_what_a_result_is_held_against_is_checked(
+    case: str, verb: str, references: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(references)
+    before = sorted(references.rglob("*"))
+    given, expected = REFERENCES[case]
+    assert run([verb, "good.tif", *given, "--out", "new/out", "--quiet"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n"), err.startswith("deepcontrast: ")) == ("", 1, True)
+    assert expected in err
+    assert sorted(references.rglob("*")) == before
+
+
+def test_labels_are_scored_where_the_raw_was_measured(
+    references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = open_stack(references / "spots.tif").volume()
+    labels = (image > 0).astype(np.uint16)
+    labels[:, 30:40, 30:40] *= 2
+    raw = open_stack(references / "good.tif").volume().copy()
+    raw[:, :, :10] = 0
+    truth = np.where(raw == 0, 99, image)
+    for name, array in (("labels", labels), ("raw", raw), ("truth", truth)):
+        write_stack(tmp_path / f"{name}.tif", Stack(array, "ZYX"))
+    given = [part for name in ("labels", "truth") for part in (f"--{name}", str(tmp_path / f"{name}.tif"))]
+    found = {}
+    for name, more in (("all", []), ("measured", ["--raw", str(tmp_path / "raw.tif")])):
+        out = tmp_path / name
+        assert run(["evaluate", str(references / "spots.tif"), *given, *more, "--out", str(out)]) == 0
+        rows = json.loads((out / "metrics.json").read_text())["rows"]
+        found[name] = {row["metric"]: row["value"] for row in rows if row["method"] == "result"}
+    assert "seg 1.000" in capsys.readouterr().out
+    assert (found["all"]["seg"], found["all"]["error"]) == (1, 0)
+    assert found["measured"]["pearson"] == pytest.approx(1)
+    assert found["all"]["pearson"] < 0.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["good.tif", "--methods", "medan"], "no method 'medan'; accepted: "),
+        (["good.tif", "--methods", "medan"], "did you mean 'median'"),
+        (["nan.tif"], "1 voxels that are NaN"),
+        (["good.tif", "--budget", "0"], "--budget 0"),
+        (["good.tif", "--na", "-1"], "--na -1"),
+        (["good.tif", "--wavelength", "nan"], "--wavelength nan"),
+        (["good.tif", "--model", "m.safetensors", "--gain", "2"], "--gain has no effect"),
+        (["good.tif", "--surface", "top"], "first, last, auto"),
+        (["channels.ome.tif"], "has 2 channels; --channel selects one"),
+    ],
+)
+def test_wrong_options_of_compare_write_nothing(
+    arguments: list[str], expected: str, references: Path, tiny_stack: Stack, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(references)
+    if arguments[0] == "channels.ome.tif":
+        write_stack(references / arguments[0], Stack(np.stack([tiny_stack.volume()] * 2), "CZYX", tiny_stack.optics))
+    assert run(["compare", *arguments, "--out", "new/out", "--quiet"]) == 2
+    err = capsys.readouterr().err
+    assert expected in err
+    assert err.count("\n") == 1
+    assert not Path("new").exists()
 
 
 @pytest.mark.parametrize(

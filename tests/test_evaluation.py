@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from deepcontrast import registry
 from deepcontrast.evaluation import Fidelity, contrast_rows, depth_means, fidelity, truth_rows
@@ -85,8 +88,23 @@ def test_no_metric_is_ever_infinite(name: str, kind: str) -> None:
         "one bright pixel": np.pad([[1e6]], ((5, 34), (5, 34))),
     }[kind].astype(np.float32)
     other = np.random.default_rng(1).uniform(size=(40, 40)).astype(np.float32)
-    second = {"iou": (other > 0.5,), "ssim": (other,), "pearson": (other,)}.get(name, ())
-    measured = registry.load("metrics", name)(plane, *second)
+    objects = ndimage.label(ndimage.gaussian_filter(other, 2) > 0.5)[0]
+    given = {
+        "image": plane,
+        "truth": other,
+        "reference": other,
+        "mask": other > 0.5,
+        "labels": objects,
+        "segmentation": (plane > plane.mean()).astype(int),
+    }
+    metric = registry.load("metrics", name)
+    parameters = inspect.signature(metric).parameters
+    arguments = [given[n] for n, p in parameters.items() if p.kind is not p.KEYWORD_ONLY]
+    if name == "iou_stack":
+        arguments = [np.stack([a, a[::-1]]) for a in arguments]
+    measured = metric(*arguments)
+    if "region" in parameters:
+        measured += metric(*arguments, region=other > 0.9)
     assert measured
     assert all(isinstance(m, Measurement) for m in measured)
     for m in measured:
@@ -101,6 +119,61 @@ def test_clipping_lifts_nothing_but_the_background() -> None:
     means = {k: v[0] for k, v in depth_means(rows, 1, count=1).items()}
     assert means["ssim_clipped"] > means["ssim"]
     assert means["iou_clipped"] == pytest.approx(means["iou"], abs=0.05)
+
+
+def test_what_was_not_measured_does_not_count_against_the_truth() -> None:
+    """Whatever stands in the invalid voxels, the scores are those of the valid ones."""
+    rng = np.random.default_rng(3)
+    truth = np.maximum(rng.normal(0, 1, (1, 48, 64)), 0).astype(np.float32)
+    image = truth + rng.normal(0, 0.5, truth.shape).astype(np.float32)
+    mask, valid = truth > 1, np.ones(truth.shape, bool)
+    valid[0, :, 50:] = False
+    valid[0, 20, 10] = False
+
+    def scored(values: float) -> dict[str, float | None]:
+        damaged = np.where(valid, image, np.float32(values))
+        rows = truth_rows(damaged, truth, mask, method="m", k=None, depth_um=[None], valid=valid)
+        return {row.metric: row.value for row in rows}
+
+    scores = scored(0)
+    assert scores == scored(1e4)
+    assert scores["pearson"] == pytest.approx(np.corrcoef(image[valid], truth[valid])[0, 1], rel=1e-5)
+    assert scores["iou"] == registry.load("metrics", "iou")(image[0], mask[0], valid=valid[0])[0].value
+    assert scores["iou_stack"] == registry.load("metrics", "iou_stack")(image, mask, valid=valid)[0].value
+    # The fit and its error, by hand: slope and level of least squares over the valid voxels.
+    slope, level = np.polyfit(image[valid].astype(float), truth[valid].astype(float), 1)
+    span = float(np.diff(np.percentile(truth[valid], (0.1, 99.9)))[0])
+    error = np.sqrt(np.mean((slope * image[valid] + level - truth[valid]) ** 2)) / span
+    assert scores["nrmse"] == pytest.approx(error, rel=1e-4)
+    without = truth_rows(image, truth, mask, method="m", k=None, depth_um=[None])
+    assert scores["ssim"] == pytest.approx(next(r.value for r in without if r.metric == "ssim"), abs=0.03)
+    assert scores["ms_ssim_foreground"] is None
+    nothing = truth_rows(image, truth, mask, method="m", k=None, depth_um=[None], valid=np.zeros_like(valid))
+    assert {row.value for row in nothing} == {None}
+    assert all(row.reason for row in nothing)
+
+
+def test_ssim_of_the_windows_that_were_measured() -> None:
+    """With a quarter of the plane missing, SSIM is that of the rest cut out by itself, but for the percentiles."""
+    rng = np.random.default_rng(4)
+    truth = rng.uniform(size=(1, 64, 80)).astype(np.float32)
+    image = truth + rng.normal(0, 0.2, truth.shape).astype(np.float32)
+    valid = np.ones(truth.shape, bool)
+    valid[:, :, 60:] = False
+    whole = truth_rows(image, truth, None, method="m", k=None, depth_um=[None], valid=valid, metrics=("ssim",))
+    alone = truth_rows(image[:, :, :60], truth[:, :, :60], None, method="m", k=None, depth_um=[None], metrics=("ssim",))
+    assert whole[0].value == pytest.approx(alone[0].value, abs=2e-3)
+
+
+def test_objects_are_scored_once_for_the_volume() -> None:
+    labels = np.zeros((3, 40, 40), np.int64)
+    labels[:, 5:15, 5:15], labels[:, 22:34, 20:36] = 1, 2
+    rows = truth_rows(
+        (labels > 0).astype(np.float32), None, None, method="m", k=None, depth_um=[None] * 3, labels=labels
+    )
+    scores = {row.metric: (row.z, row.value) for row in rows}
+    assert scores["seg"] == (None, 1.0)
+    assert scores["error"] == (None, 0.0)
 
 
 def test_rows_say_where_they_belong() -> None:

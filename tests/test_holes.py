@@ -9,10 +9,11 @@ import pytest
 
 from deepcontrast import registry
 from deepcontrast.accept import surfaced
-from deepcontrast.depth import depths
+from deepcontrast.brightness import match_brightness
+from deepcontrast.depth import bins, depths
 from deepcontrast.enhancing import enhance
 from deepcontrast.recipe import load_recipe
-from deepcontrast.select import bins, match_brightness, predicts_neighbours
+from deepcontrast.select import structures_kept
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.synth.tissue import tissue
 from deepcontrast.task import Source
@@ -63,7 +64,7 @@ def test_the_rules_see_no_rim(volume: np.ndarray) -> None:
     fit = task.fit([one], load_recipe("contrast", TINY))
     filled = task.clean(one.volume(), fit, one.invalid)
     edges = bins([one.depth])
-    scores = predicts_neighbours([filled, volume.astype(np.float32)], one.depth, edges, one.invalid.valid)
+    scores = structures_kept([filled, volume.astype(np.float32)], one.depth, edges, one.invalid.valid)
     np.testing.assert_allclose(scores[:, 1], scores[:, 0], atol=0.02)
     found = match_brightness([[filled, filled]], [one.depth], edges, [one.invalid.valid])
     np.testing.assert_allclose(found.scale, 1, atol=1e-4)

@@ -71,7 +71,7 @@ def test_misspelt_name_is_answered_with_the_nearest(folder: str, name: str) -> N
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("name", ["__init__", "", "../errors", "qqqqqqqq"])
+@pytest.mark.parametrize("name", ["__init__", "", "../config", "qqqqqqqq"])
 def test_name_that_is_no_item_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"^no '.*' in metrics; accepted: [^;]*$"):
         registry.load("metrics", name)

@@ -46,7 +46,7 @@ def example(shape: tuple[int, int, int] = (8, 48, 64), last: int = 2, **changes:
     tissue = np.stack([gaussian_filter(rng.random(shape[1:]), 2.0) for _ in range(planes)])
     raw = (100 + 400 * tissue * np.exp(-depth / 10)[:, None, None]).astype(np.float32)
     passes = [(raw - 100) * (1 + k) + 100 / (1 + k) for k in range(last + 1)]
-    ks = np.arange(1, last + 1)
+    ks = np.arange(last + 1)
     wci = 1.0 + 0.1 * np.arange(last + 1)[:, None] - 0.01 * depth
     fields: dict[str, Any] = {
         "title": "liver <1>.tif, channel 1",
@@ -59,12 +59,9 @@ def example(shape: tuple[int, int, int] = (8, 48, 64), last: int = 2, **changes:
         "enhanced": passes[min(2, last)],
         "chosen": np.full(planes, float(min(2, last))),
         "why": "The largest k that keeps the raw's structure.",
-        "selection": {
-            "k": ks,
-            "depth": np.array([4.0, 10.0]),
-            "score": np.stack([1.0 * ks, -1.0 * ks]),
-            "best": np.array([last, 1]),
-        },
+        "selection": {"share explained": np.stack([1.0 * ks, -1.0 * ks]), "haze": np.stack([-1.0 * ks, -2.0 * ks])},
+        "selection_depth": np.array([4.0, 10.0]),
+        "selection_best": np.array([last, 1.5]),
         "contrast": {"wci": wci[None], "pci": wci[None] / 2},
         "contrast_tiles": {
             "wci": wci[:, ::3, None] + 0.1 * rng.normal(size=(last + 1, len(depth[::3]), 6)),

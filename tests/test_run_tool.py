@@ -317,7 +317,7 @@ def test_stopped_run_leaves_no_child(tmp_path: Path, given: signal.Signals, code
             os.killpg(tool.pid, given)
         else:
             tool.send_signal(given)
-        assert tool.wait(timeout=10) == code
+        assert tool.wait(timeout=60) == code
         with pytest.raises(ProcessLookupError):
             os.kill(child, 0)
 

@@ -24,7 +24,7 @@ from deepcontrast.stack import Stack
 from .conftest import TINY
 
 ROOT = Path(__file__).parent.parent
-VERBS = ("enhance", "train", "predict", "evaluate", "simulate", "degrade", "info", "demo")
+VERBS = ("enhance", "train", "predict", "evaluate", "compare", "simulate", "degrade", "info", "demo", "experiment")
 
 
 def test_public_names_change_on_purpose_only() -> None:
@@ -38,17 +38,21 @@ def test_public_names_change_on_purpose_only() -> None:
 
 
 OPTIONS = {
-    "enhance": "--axes --channel --device --dtype --ensemble --gain --iterations --json --mask --model --offset --out "
-    "--overwrite --quiet --recipe --resume --seed --set --surface --voxel-size",
+    "enhance": "--axes --channel --device --dtype --ensemble --fidelity-map --gain --iterations --json --mask --model "
+    "--offset --out --overwrite --quiet --recipe --resume --seed --set --surface --voxel-size",
     "train": "--axes --channel --device --ensemble --gain --input --json --offset --out --overwrite --quiet --resume "
     "--seed --set --surface --voxel-size",
     "predict": "--axes --channel --device --dtype --iterations --json --out --overwrite --quiet --voxel-size",
-    "evaluate": "--json --mask --out --overwrite --quiet --raw --truth",
+    "evaluate": "--json --labels --mask --out --overwrite --quiet --raw --truth",
+    "compare": "--axes --budget --channel --device --gain --index --json --labels --mask --methods --model --na "
+    "--offset --out --overwrite --quiet --recipe --save-images --seed --set --surface --truth --voxel-size "
+    "--wavelength",
     "simulate": "--json --light --out --overwrite --quiet --seed --shape",
     "degrade": "--axes --channel --gain --json --offset --out --overwrite --quiet --recipe --seed --set --surface "
     "--voxel-size",
     "info": "--json",
     "demo": "--json --out --quiet --seeds --set",
+    "experiment": "--device --input --json --out --overwrite --quiet --recipe --seeds --set",
 }
 
 
@@ -79,7 +83,7 @@ def test_recipes_are_complete_and_say_what_to_expect(recipe: str) -> None:
         assert (task["sigma"], task["alpha_surface"], task["alpha_deep"]) == (20.0, 0.5, 0.3)
 
 
-@pytest.mark.parametrize("folder", ["baselines", "degrade", "metrics", "nets", "synth"])
+@pytest.mark.parametrize("folder", ["baselines", "degrade", "experiments", "metrics", "nets", "synth"])
 def test_every_registered_function_is_documented_and_keyword_only(folder: str) -> None:
     for name in registry.names(folder):
         function = registry.load(folder, name)

@@ -28,6 +28,7 @@ from deepcontrast.model import Model, load_model, save_model
 from deepcontrast.progress import Progress, silent
 from deepcontrast.recipe import load_recipe
 from deepcontrast.stack import Stack
+from deepcontrast.valid import find_invalid
 from deepcontrast.workdir import finish, working
 
 PathLike = str | os.PathLike[str]
@@ -196,12 +197,27 @@ def predict(restorer: Restorer, stack: Stack, *, iterations: int = 1, device: st
     return restorer.predict(stack, iterations=iterations, device=device)
 
 
-def evaluate(result: Stack, *, truth: Stack | None = None, mask: NDArray[np.bool_] | None = None) -> dict[str, float]:
-    """Return the mean over planes of every score of a result (Z, Y, X) against truth and mask."""
+def evaluate(
+    result: Stack,
+    *,
+    truth: Stack | None = None,
+    raw: Stack | None = None,
+    mask: NDArray[np.bool_] | None = None,
+    labels: NDArray[np.int_] | None = None,
+) -> dict[str, float]:
+    """Return the scores of a result (Z, Y, X) against truth, mask and labels: means over planes, or of the volume.
+
+    With ``raw``, the voxels in which it holds no measurement (filled borders, saturation) are left out. A score
+    that is not defined is NaN.
+    """
     volume = result.volume().astype(np.float32)
     true = None if truth is None else truth.volume().astype(np.float32)
-    rows = truth_rows(volume, true, mask, method="result", k=None, depth_um=[None] * len(volume))
-    return {name: float(v[0]) for name, v in depth_means(rows, len(volume), count=1).items()}
+    valid = None if raw is None else find_invalid(raw.volume()).valid
+    rows = truth_rows(
+        volume, true, mask, labels=labels, method="result", k=None, depth_um=[None] * len(volume), valid=valid
+    )
+    whole = {row.metric: float("nan") if row.value is None else row.value for row in rows if row.z is None}
+    return {**{name: float(v[0]) for name, v in depth_means(rows, len(volume), count=1).items()}, **whole}
 
 
 def _names(stacks: Sequence[Stack]) -> tuple[str, ...]:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from deepcontrast import __version__, registry
 from deepcontrast.atomic import write_json
+from deepcontrast.comparison.scoring import WRITTEN, own
+from deepcontrast.comparison.table import columns, wins
+from deepcontrast.comparison.table import lines as table_lines
 from deepcontrast.config import Config
 from deepcontrast.enhancing import Enhanced, enhance
 from deepcontrast.evaluation import depth_means, truth_rows
@@ -22,20 +25,15 @@ from deepcontrast.output_checks import check_out
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.recipe import load_recipe
 from deepcontrast.report.before_after import write_before_after
+from deepcontrast.report.compare_data import RAW
 from deepcontrast.stack import Stack
 from deepcontrast.workdir import finish, working
 
 BASELINES = ("clahe_2d", "clahe_3d", "band_pass_2d", "band_pass_3d")
-SCORES = (
-    "iou",
-    "ssim",
-    "ssim_clipped",
-    "ssim_foreground",
-    "ssim_foreground_clipped",
-    "pearson",
-    "pearson_clipped",
-)
-OURS = "deepcontrast (auto k)"
+OURS = WRITTEN
+SHOWN = tuple(c for c in columns(truth=True, mask=True, labels=False) if c.metric not in ("nrmse", "psnr", "wci"))
+SCORES = tuple(column.metric for column in SHOWN)
+Volume = NDArray[np.float32]
 Table = dict[str, dict[str, NDArray[np.float64]]]
 
 
@@ -123,13 +121,13 @@ def _one(out: Path, config: Config, progress: Progress, say: Any) -> Table:
 def _scores(result: Enhanced, truth: NDArray[np.float32], mask: NDArray[np.bool_], progress: Progress) -> Table:
     """Return every method's scores in five bins of depth, from shallow to deep."""
     one = result.restored[0][0][0]
-    raw = np.asarray(one.passes[0])
-    methods = {"raw": raw, OURS: np.asarray(one.enhanced)}
-    methods |= {f"deepcontrast k={k}": np.asarray(p) for k, p in enumerate(one.passes) if k}
-    methods |= {name: registry.load("baselines", name)(raw) for name in BASELINES}
+    methods: dict[str, Volume] = {label: np.asarray(volume) for label, _, volume in own(one)}
+    methods |= {name: registry.load("baselines", name)(methods[RAW]) for name in BASELINES}
     table = {}
     for done, (name, volume) in enumerate(methods.items(), 1):
-        rows = truth_rows(volume, truth, mask, method=name, k=None, depth_um=[None] * len(volume))
+        rows = truth_rows(
+            volume, truth, mask, method=name, k=None, depth_um=[None] * len(volume), metrics=("ssim", "pearson")
+        )
         means = depth_means(rows, len(volume))
         table[name] = {score: means[score] for score in SCORES}
         progress(Event("score", done, len(methods)))
@@ -137,28 +135,18 @@ def _scores(result: Enhanced, truth: NDArray[np.float32], mask: NDArray[np.bool_
 
 
 def _lines(means: Mapping[str, Mapping[str, NDArray[np.float64]]], seeds: int) -> list[str]:
-    short = ("IoU", "SSIM", "clipped", "SSIM fg", "clipped", "corr.", "clipped")
-    lines = ["", f"Scores against truth: mean over 5 depth bins, {seeds} seed{'s' if seeds > 1 else ''}"]
-    lines.append(f"{'method':<24}" + "".join(f"{name:>9}" for name in short))
-    for method, row in means.items():
-        lines.append(f"{method:<24}" + "".join(f"{row[s].mean():>9.3f}" for s in SCORES))
-    lines.append("clipped: every grey level below the plane's median set to it; fg: mask dilated by 3 px")
-    gain = {s: means[OURS][s].mean() - means["raw"][s].mean() for s in ("iou", "ssim")}
-    lines.append(f"{OURS} over raw: IoU {gain['iou']:+.3f}, SSIM {gain['ssim']:+.3f}")
-    for band in ("band_pass_2d", "band_pass_3d"):
-        wins = [
-            f"{label} ({means[band][s].mean():.3f} against {means[OURS][s].mean():.3f})"
-            for label, s in zip(
-                ("IoU", "SSIM", "SSIM clipped", "SSIM fg", "SSIM fg clipped", "corr.", "corr. clipped"),
-                SCORES,
-                strict=True,
-            )
-            if means[band][s].mean() > means[OURS][s].mean()
-        ]
-        lines.append(f"{band} wins in: {', '.join(wins)}" if wins else f"{band} wins in none of these")
-    deep = {m: means[m]["iou"][-1] for m in (OURS, "band_pass_2d", "band_pass_3d", "raw")}
-    lines.append("IoU of the deepest fifth: " + ", ".join(f"{m} {v:.3f}" for m, v in deep.items()))
-    return lines
+    table = {method: {s: float(v.mean()) for s, v in row.items()} for method, row in means.items()}
+    gain = {s: table[OURS][s] - table[RAW][s] for s in ("iou", "ssim")}
+    deep = {m: means[m]["iou"][-1] for m in (OURS, "band_pass_2d", "band_pass_3d", RAW)}
+    return [
+        "",
+        f"Scores against truth: mean over 5 depth bins, {seeds} seed{'s' if seeds > 1 else ''}",
+        *table_lines(table, SHOWN),
+        "clipped: every grey level below the plane's median set to it; fg: mask dilated by 3 px",
+        f"{OURS} over raw: IoU {gain['iou']:+.3f}, SSIM {gain['ssim']:+.3f}",
+        *wins(table, OURS, ("band_pass_2d", "band_pass_3d"), SHOWN),
+        "IoU of the deepest fifth: " + ", ".join(f"{m} {v:.3f}" for m, v in deep.items()),
+    ]
 
 
 def _plain(value: object) -> Any:

@@ -1,7 +1,8 @@
-"""Depth of planes, which end of a stack is the surface, and how large its structures are."""
+"""Depth of planes and its bins, which end of a stack is the surface, and how large its structures are."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,26 @@ def depths(stack: Stack) -> NDArray[np.float64]:
 def depth_unit(stack: Stack) -> str:
     """Return the unit of :func:`depths`: ``"um"`` or ``"planes"``."""
     return "um" if stack.optics.voxel_size[0] else "planes"
+
+
+def bins(depths: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the edges of up to 10 bins over the depths of all stacks, of at least 5 planes each."""
+    count = max(1, min(10, min(len(d) for d in depths) // 5))
+    return np.linspace(min(d.min() for d in depths), max(d.max() for d in depths), count + 1)
+
+
+def planes_of(
+    depth: NDArray[np.float64], edges: NDArray[np.float64], valid: NDArray[np.bool_] | None, count: int = 6
+) -> list[list[int]]:
+    """Return, per depth bin, up to ``count`` planes that have two neighbours and enough valid voxels."""
+    which = np.clip(np.searchsorted(edges, depth, side="right") - 1, 0, len(edges) - 2)
+    found = []
+    for b in range(len(edges) - 1):
+        inside = [int(z) for z in np.flatnonzero(which == b) if 0 < z < len(depth) - 1]
+        inside = [z for z in inside if valid is None or valid[z - 1 : z + 2].all(axis=0).mean() > 0.2]
+        chosen = np.unique(np.linspace(0, len(inside) - 1, min(count, len(inside))).astype(int))
+        found.append([inside[i] for i in chosen])
+    return found
 
 
 def find_surface(volume: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> tuple[str, str]:

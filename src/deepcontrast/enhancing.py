@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,16 @@ from numpy.typing import NDArray
 
 from deepcontrast import __version__, registry
 from deepcontrast.accept import check_mask, check_stacks, surfaced
+from deepcontrast.brightness import Brightness, blend, match_brightness
 from deepcontrast.config import Config
-from deepcontrast.depth import depth_unit, depths
+from deepcontrast.depth import bins, depth_unit, depths
 from deepcontrast.errors import InputError, OutputError
 from deepcontrast.evaluation import Fidelity, Row, contrast_rows, fidelity, fidelity_rows
+from deepcontrast.fidelity_map import fidelity_map, flagged_rows
 from deepcontrast.model import Channel, Model
 from deepcontrast.prediction import load_nets, predict_pass
 from deepcontrast.progress import Event, Progress, silent
-from deepcontrast.select import (
-    Brightness,
-    Choice,
-    bins,
-    blend,
-    by_mask,
-    fixed,
-    largest_that_explains,
-    match_brightness,
-    predicts_neighbours,
-)
+from deepcontrast.select import Choice, by_mask, fixed, haze_gone, haze_left, structures_kept
 from deepcontrast.stack import Stack
 from deepcontrast.task import Source
 from deepcontrast.training import train
@@ -50,6 +42,7 @@ class Restored:
         chosen: k of every plane (Z,); between whole numbers a mixture.
         fidelity: whether it is still the raw's, per fifth of the depth.
         band_pass: the same for a Gaussian band-pass, for comparison.
+        map: where structure was lost (+) and added (-) (Z, Y, X), in standard deviations of the raw's noise.
         rows: its part of metrics.json.
     """
 
@@ -59,6 +52,7 @@ class Restored:
     chosen: NDArray[np.float64]
     fidelity: tuple[Fidelity, ...]
     band_pass: tuple[Fidelity, ...]
+    map: Volume
     rows: tuple[Row, ...]
 
 
@@ -86,11 +80,18 @@ class Enhanced:
 
     def image(self, index: int = 0) -> Stack:
         """Return an enhanced stack in float32, with the axes of its input."""
+        return self._stack(index, lambda one: one.enhanced)
+
+    def map(self, index: int = 0) -> Stack:
+        """Return where structure was lost (+) and added (-), in standard deviations of the raw's noise."""
+        return self._stack(index, lambda one: one.map)
+
+    def _stack(self, index: int, volume: Callable[[Restored], Volume]) -> Stack:
         stack = self.stacks[index]
         out = np.empty(stack.shape, np.float32)
         for channels in self.restored[index]:
             for one in channels:
-                out[stack.index(one.source.t, one.source.c)] = one.enhanced if "Z" in stack.axes else one.enhanced[0]
+                out[stack.index(one.source.t, one.source.c)] = volume(one)
         return replace(stack, array=out)
 
 
@@ -134,6 +135,7 @@ def enhance(
     check_mask(mask, placed[0])
     count = placed[0].size("C")
     task: Any = registry.load("tasks", model.task if model else config.task_name)
+    trained_here = model is None
     histories: list[Mapping[str, Sequence[float]]] = []
     if model is None:
         model, histories = learn(
@@ -159,7 +161,8 @@ def enhance(
             _passes(task, nets, source, fit, used, k_max, folder / "passes" / str(i), device, progress)
             for i, source in work
         ]
-        choice, brightness = _choose(task, fit, [s for _, s in work], passes, iterations, mask, progress)
+        unseen = [_unseen(source, i, fit) if trained_here else None for i, source in work]
+        choice, brightness = _choose(task, fit, [s for _, s in work], passes, unseen, iterations, mask, progress)
         for (i, source), volumes in zip(work, passes, strict=True):
             one = _finish(task, source, volumes, fit, choice, brightness, folder / "passes" / str(i), progress)
             if source.t == 0:
@@ -291,6 +294,7 @@ def _choose(
     fit: Any,
     sources: Sequence[Source],
     passes: Sequence[tuple[Volume, ...]],
+    unseen: Sequence[NDArray[np.bool_] | None],
     iterations: int | None,
     mask: NDArray[np.bool_] | None,
     progress: Progress,
@@ -308,10 +312,21 @@ def _choose(
         return fixed(iterations, f"k = {iterations}, as given"), brightness
     if mask is not None:
         return by_mask(first[0][1], mask, valid[0]), brightness
-    scores = []
-    for (source, volumes), known in zip(first, valid, strict=True):
-        scores.append(predicts_neighbours(volumes, source.depth, edges, known, progress))
-    return largest_that_explains(scores, edges), brightness
+    haze, kept = [], []
+    regions = [region for source, region in zip(sources, unseen, strict=True) if source.t == 0]
+    for (source, volumes), known, region in zip(first, valid, regions, strict=True):
+        haze.append(haze_left(volumes, source.depth, edges, offset=fit.norm.offset, valid=known))
+        kept.append(structures_kept(volumes, source.depth, edges, known, region, progress))
+    return haze_gone(haze, kept, edges), brightness
+
+
+def _unseen(source: Source, stack: int, fit: Any) -> NDArray[np.bool_]:
+    """Return the pixels (Y, X) of a stack, by its number, that were held out of training through all planes."""
+    region = np.zeros((source.stack.size("Y"), source.stack.size("X")), bool)
+    for of, y, x in fit.held_out:
+        if of == stack:
+            region[y : y + fit.patch, x : x + fit.patch] = True
+    return region
 
 
 def _finish(
@@ -344,6 +359,9 @@ def _finish(
     rows += contrast_rows(enhanced, method="deepcontrast", k=None, depth_um=depth_um, valid=valid, **where)
     rows += contrast_rows(band, method="band_pass", k=None, depth_um=depth_um, valid=valid, **where)
     found = fidelity(raw, enhanced, source.depth, **camera)
+    differs = _mapped(folder / f"t{source.t}_c{source.c}_fidelity_map.npy", volume.shape)
+    fidelity_map(raw, enhanced, source.depth, **camera, offset=fit.norm.offset, out=differs, progress=progress)
+    rows += flagged_rows(differs, method="deepcontrast", k=None, depth_um=depth_um, valid=valid, **where)
     if valid is not None:
         enhanced[~valid] = volume[~valid]
     progress(Event("measure", len(passes) + 2, len(passes) + 4))
@@ -352,4 +370,4 @@ def _finish(
     rows += fidelity_rows(found, method="deepcontrast", k=None, known=known, **where)
     rows += fidelity_rows(beside, method="band_pass", k=None, known=known, **where)
     progress(Event("measure", len(passes) + 4, len(passes) + 4))
-    return Restored(source, passes, enhanced, chosen, tuple(found), tuple(beside), tuple(rows))
+    return Restored(source, passes, enhanced, chosen, tuple(found), tuple(beside), differs, tuple(rows))

@@ -12,10 +12,14 @@ from scipy import ndimage
 from deepcontrast import registry
 from deepcontrast.explain import band, copies, explained
 from deepcontrast.metrics import Measurement
+from deepcontrast.metrics.ssim import WINDOW
 
 FIFTHS = 5
 SMALLEST = 10
 """Voxels of the smallest component that counts: over 9."""
+
+TRUTH_METRICS = ("ssim", "pearson", "nrmse", "psnr", "ms_ssim")
+"""Metrics of a plane against its truth."""
 
 
 @dataclass(frozen=True)
@@ -84,37 +88,75 @@ def truth_rows(
     depth_um: Sequence[float | None],
     t: int = 0,
     c: int = 0,
+    valid: NDArray[np.bool_] | None = None,
+    labels: NDArray[np.int_] | None = None,
+    metrics: Sequence[str] = TRUTH_METRICS,
 ) -> list[Row]:
-    """Return the scores of every plane against truth and mask, as written and clipped at the background.
+    """Return the scores against truth, mask and labels, as written and clipped at the background.
 
     The background of a plane is its median; clipped metrics carry the suffix ``_clipped``. The foreground is
-    the mask dilated by 3 px.
+    the mask dilated by 3 px. Rows of the whole volume (``iou_stack``, ``seg``, ``error`` and what belongs to
+    them) have no plane; objects are matched in the grey levels as written.
+
+    Voxels outside ``valid`` do not count. SSIM is then averaged over the windows that rest on valid voxels
+    alone, after a fit to the valid voxels; MS-SSIM, whose windows are wide, is not defined on such a plane.
+
+    Args:
+        volume: (Z, Y, X), any unit.
+        truth, mask, labels: of the same shape, where they are known.
+        method, k, t, c, depth_um: what the rows say of the volume.
+        valid: voxels that hold a measurement.
+        metrics: against the truth, by their names in the registry.
     """
-    rows = []
+    rows: list[Row] = []
+    clipped = np.empty_like(volume) if mask is not None else None
     for z, plane in enumerate(volume):
+        known = None if valid is None or valid[z].all() else valid[z]
         region = None if mask is None else ndimage.binary_dilation(mask[z], iterations=3)
-        for suffix, image in (("", plane), ("_clipped", np.maximum(plane, np.median(plane)))):
+        low = _background(plane, known)
+        for suffix, image in (("", plane), ("_clipped", np.maximum(plane, low))):
             measured: list[Measurement] = []
             if mask is not None:
-                measured += registry.load("metrics", "iou")(image, mask[z])
+                measured += registry.load("metrics", "iou")(image, mask[z], valid=known)
             if truth is not None:
-                for name in ("ssim", "pearson"):
-                    measured += registry.load("metrics", name)(image, truth[z], region=region)
+                for name in metrics:
+                    measured += _against(name, image, truth[z], region, known)
             rows += [_row(m._replace(metric=m.metric + suffix), method, k, t, c, z, depth_um[z]) for m in measured]
-    return rows
+        if clipped is not None:
+            clipped[z] = np.maximum(plane, low)
+    whole: list[Measurement] = []
+    if mask is not None and clipped is not None:
+        whole += registry.load("metrics", "iou_stack")(volume, mask, valid=valid)
+        [level] = registry.load("metrics", "iou_stack")(clipped, mask, valid=valid)
+        whole.append(level._replace(metric="iou_stack_clipped"))
+    if labels is not None:
+        for name in ("seg", "error"):
+            whole += registry.load("metrics", name)(volume, labels, valid=valid)
+    return rows + [_row(m, method, k, t, c, None, None) for m in whole]
+
+
+def by_plane(rows: Iterable[Row], planes: int) -> dict[str, NDArray[np.float64]]:
+    """Return every metric of one method and k in every plane (Z,), NaN where it is not defined."""
+    by_metric: dict[str, NDArray[np.float64]] = {}
+    for row in rows:
+        if row.z is not None:
+            values = by_metric.setdefault(row.metric, np.full(planes, np.nan))
+            values[row.z] = np.nan if row.value is None else row.value
+    return by_metric
 
 
 def depth_means(rows: Iterable[Row], planes: int, count: int = FIFTHS) -> dict[str, NDArray[np.float64]]:
     """Return the mean of every metric in ``count`` bins of planes, from the rows of one method and k."""
-    by_metric: dict[str, NDArray[np.float64]] = {}
-    for row in rows:
-        values = by_metric.setdefault(row.metric, np.full(planes, np.nan))
-        if row.z is not None and row.value is not None:
-            values[row.z] = row.value
     return {
-        metric: np.array([float(np.mean(p[~np.isnan(p)])) if (~np.isnan(p)).any() else np.nan for p in parts])
-        for metric, parts in ((m, np.array_split(v, count)) for m, v in by_metric.items())
+        metric: np.array([mean_known(part) for part in np.array_split(values, count)])
+        for metric, values in by_plane(rows, planes).items()
     }
+
+
+def mean_known(values: NDArray[np.float64]) -> float:
+    """Return the mean of the values that are not NaN; NaN where there are none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def fidelity(
@@ -210,5 +252,39 @@ def _unsupported(
     return len(large), int((np.asarray(supported) == 0).sum())
 
 
-def _row(measured: Measurement, method: str, k: float | None, t: int, c: int, z: int, depth: float | None) -> Row:
+def _background(plane: NDArray[np.float32], known: NDArray[np.bool_] | None) -> np.float32:
+    inside = plane if known is None else plane[known]
+    return np.float32(np.median(inside)) if inside.size else np.float32(0)
+
+
+def _against(
+    name: str,
+    image: NDArray[np.float32],
+    truth: NDArray[np.float32],
+    region: NDArray[np.bool_] | None,
+    known: NDArray[np.bool_] | None,
+) -> list[Measurement]:
+    """Return a metric of a plane (Y, X) against its truth; of its valid voxels, where ``known`` says which."""
+    metric = registry.load("metrics", name)
+    if known is None:
+        return list(metric(image, truth, region=region))
+    names = [name] if region is None else [name, f"{name}_foreground"]
+    if not known.any():
+        return [Measurement(n, None, "no voxel of the plane holds a measurement") for n in names]
+    if name == "ms_ssim":
+        return [Measurement(n, None, "the plane has voxels without a measurement") for n in names]
+    if name != "ssim":
+        # These look at voxels one by one, in no order.
+        inside = None if region is None else region[known][None]
+        return list(metric(image[known][None], truth[known][None], region=inside))
+    # At their mean, the others change neither slope nor level of the fit.
+    levelled = [np.where(known, plane, plane[known].mean()) for plane in (image, truth)]
+    whole = ndimage.binary_erosion(known, np.ones((WINDOW, WINDOW), bool))
+    regions = [whole] if region is None else [whole, whole & region]
+    return [metric(*levelled, region=r)[-1]._replace(metric=n) for n, r in zip(names, regions, strict=True)]
+
+
+def _row(
+    measured: Measurement, method: str, k: float | None, t: int, c: int, z: int | None, depth: float | None
+) -> Row:
     return Row(method, k, t, c, z, depth, measured.metric, measured.value, measured.reason)

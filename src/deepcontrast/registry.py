@@ -12,7 +12,7 @@ from typing import Any
 
 from deepcontrast.errors import InputError, nearest
 
-FOLDERS = ("baselines", "degrade", "metrics", "nets", "synth", "tasks")
+FOLDERS = ("baselines", "degrade", "experiments", "metrics", "nets", "synth", "tasks")
 
 
 def names(folder: str) -> tuple[str, ...]:
@@ -27,9 +27,18 @@ def load(folder: str, name: str) -> Any:
     Raises:
         InputError: the folder has no such file; the message lists what it has.
     """
+    found = module(folder, name)
+    return found if folder == "tasks" else getattr(found, name)
+
+
+def module(folder: str, name: str) -> Any:
+    """Return the module of a name, with what stands in it beside the function.
+
+    Raises:
+        InputError: the folder has no such file; the message lists what it has.
+    """
     accepted = names(folder)
     if name not in accepted:
         listed = ", ".join(accepted)
         raise InputError(f"no '{name}' in {folder}; accepted: {listed}{nearest(name, accepted)}")
-    module = import_module(f"deepcontrast.{folder}.{name}")
-    return module if folder == "tasks" else getattr(module, name)
+    return import_module(f"deepcontrast.{folder}.{name}")

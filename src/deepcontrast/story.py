@@ -13,6 +13,7 @@ from deepcontrast import registry
 from deepcontrast.depth import depth_unit
 from deepcontrast.enhancing import Enhanced, Restored
 from deepcontrast.evaluation import CORRELATION, UNSUPPORTED, Row
+from deepcontrast.fidelity_map import THRESHOLD
 from deepcontrast.report.data import ReportData
 
 TILE = 64
@@ -66,14 +67,9 @@ def report_data(
         enhanced=one.enhanced,
         chosen=one.chosen,
         why=choice.why,
-        selection={
-            "k": np.arange(1, k_count + 1),
-            "depth": choice.depth,
-            "score": choice.score[:, 1:],
-            "best": choice.best,
-        }
-        if np.isfinite(choice.score[:, 1:]).any()
-        else {},
+        selection={name: table for name, table in choice.scores.items() if np.isfinite(table).any()},
+        selection_depth=choice.depth,
+        selection_best=choice.best,
         contrast=_contrast(result, channel, k_count, len(depth)),
         contrast_tiles=_tiles(one) if len(result.stacks) == 1 else None,
         camera=asdict(fit.camera),
@@ -107,6 +103,8 @@ def report_data(
         ),
         scores=scores,
         valid=invalid.valid,
+        fidelity_map=one.map,
+        flagged_from=THRESHOLD,
     )
 
 
@@ -127,6 +125,19 @@ def summary(one: Restored) -> tuple[str, ...]:
         gained,
         f"The network was applied {times}.",
         *_verdict(one),
+        _flagged(one),
+    )
+
+
+def _flagged(one: Restored) -> str:
+    """Return how much of the image differs from the raw by more than its noise, in a sentence."""
+    lost, added = (
+        float(np.mean([row.value for row in one.rows if row.metric == name and row.value is not None] or [0.0]))
+        for name in ("lost_area", "added_area")
+    )
+    return (
+        f"Structure was lost in {lost:.1%} of the area and added in {added:.1%}, beyond what the raw's noise explains; "
+        f"the map below shows where."
     )
 
 

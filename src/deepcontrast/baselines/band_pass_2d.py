@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from deepcontrast.baselines import Scene
+
+CHOICES: tuple[Mapping[str, Any], ...] = tuple(
+    {"low": low, "high": high} for low, high in product((1.0, 2.0), (5.0, 10.0, 20.0, 40.0))
+)
 
 
 def band_pass_2d(volume: NDArray[np.float32], *, low: float = 1.0, high: float = 20.0) -> NDArray[np.float32]:
@@ -26,3 +36,12 @@ def band_pass_2d(volume: NDArray[np.float32], *, low: float = 1.0, high: float =
         plane = np.asarray(plane, np.float32)
         out[z] = ndimage.gaussian_filter(plane, low) - ndimage.gaussian_filter(plane, high)
     return out
+
+
+def suggested(scene: Scene) -> dict[str, Any]:
+    """Return a blur of half the structures' half width, at least 1 pixel, minus one of five times that half width.
+
+    As for ImageJ's "Bandpass Filter": what is filtered away is clearly smaller than the smallest and clearly
+    larger than the largest structure. Noise has the size of a pixel; structures differ in size about twofold.
+    """
+    return {"low": max(1.0, scene.radius / 2), "high": max(5.0, 5 * scene.radius)}

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import product
+from math import ceil
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from skimage.exposure import equalize_adapthist
+
+from deepcontrast.baselines import Scene
+
+CHOICES: tuple[Mapping[str, Any], ...] = tuple(
+    {"block": block, "slope": slope} for block, slope in product((31, 63, 127, 255), (2.0, 5.0))
+)
 
 
 def clahe_2d(
@@ -37,3 +48,11 @@ def clahe_2d(
         equalised = equalize_adapthist(unit, kernel_size=block, clip_limit=slope / bins, nbins=bins)
         plane[:] = bottom + (top - bottom) * equalised
     return out
+
+
+def suggested(scene: Scene) -> dict[str, Any]:
+    """Return Fiji's settings, with larger blocks where structures are large: 8 times their width at half maximum.
+
+    Fiji's manual: the block should be larger than the features to be preserved.
+    """
+    return {"block": max(127, 16 * ceil(scene.radius) + 1), "bins": 256, "slope": 3.0}

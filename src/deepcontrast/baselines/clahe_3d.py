@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from deepcontrast.baselines import Scene, clahe_2d
+
+CHOICES = clahe_2d.CHOICES
 
 
 def clahe_3d(
@@ -52,6 +58,11 @@ def clahe_3d(
     out *= np.float32(top - bottom)
     out += np.float32(bottom)
     return out
+
+
+def suggested(scene: Scene) -> dict[str, Any]:
+    """Return the settings of `clahe_2d`."""
+    return clahe_2d.suggested(scene)
 
 
 def _curves(binned: NDArray[np.uint16], edges: list[NDArray[np.int_]], bins: int, slope: float) -> NDArray[np.float64]:

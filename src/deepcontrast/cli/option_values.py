@@ -47,13 +47,37 @@ def refuse_training_options(
             raise InputError(f"{option} has no effect with --model, which brings its own; leave one of them out")
 
 
-def voxel_size_of(text: str | None) -> tuple[float, float, float] | None:
+def reading_of(axes: str | None, voxel_size: str | None, channel: str | None, surface: str = "auto") -> Any:
+    from deepcontrast.jobs.images import Reading
+
+    return Reading(axes, _voxel_size(voxel_size), channel, surface)
+
+
+def _voxel_size(text: str | None) -> tuple[float, float, float] | None:
     if text is None:
         return None
     z, y, x = numbers(text, 3, "--voxel-size")
     if min(z, y, x) <= 0:
         raise InputError(f"--voxel-size '{text}': sizes must be above 0")
     return z, y, x
+
+
+def optics_of(na: float | None, wavelength: float | None, index: float | None) -> dict[str, Any]:
+    """Return those fields of Optics that are given."""
+    found: dict[str, Any] = {}
+    if na is not None:
+        found["numerical_aperture"] = above_zero(na, "--na")
+    if wavelength is not None:
+        found["wavelengths"] = (above_zero(wavelength, "--wavelength"),)
+    if index is not None:
+        found["refractive_index"] = above_zero(index, "--index")
+    return found
+
+
+def above_zero(value: float, option: str) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"{option} {value:g} is not understood; accepted: a number above 0")
+    return value
 
 
 def numbers(text: str, count: int | None, option: str) -> list[float]:

@@ -9,12 +9,14 @@ import typer
 
 from deepcontrast.cli.listener import Listener
 from deepcontrast.cli.option_values import (
+    above_zero,
     dtype_of,
     iterations_of,
     numbers,
+    optics_of,
+    reading_of,
     refuse_training_options,
     settled,
-    voxel_size_of,
     whole_numbers,
 )
 from deepcontrast.errors import InputError
@@ -48,6 +50,7 @@ Members = Annotated[int, typer.Option("--ensemble", metavar="M", min=1, help="Ne
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout, nothing else.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+Labels = Annotated[Path | None, typer.Option("--labels", help="The objects, one number each, of the same shape.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
@@ -62,6 +65,9 @@ def enhance(
     ] = "auto",
     mask: Annotated[Path | None, typer.Option("--mask", help="Structures of the stack; chooses K by IoU.")] = None,
     ensemble: Members = 1,
+    fidelity_map: Annotated[
+        bool, typer.Option("--fidelity-map", help="Also write where structure was lost (+) and added (-).")
+    ] = False,
     axes: Axes = None,
     voxel_size: VoxelSize = None,
     channel: ChannelName = None,
@@ -92,10 +98,8 @@ def enhance(
             iterations=times,
             mask=mask,
             members=ensemble,
-            axes=axes,
-            voxel_size=voxel_size_of(voxel_size),
-            channel=channel,
-            surface=surface,
+            fidelity_map=fidelity_map,
+            reading=reading_of(axes, voxel_size, channel, surface),
             dtype=dtype_of(dtype),
             device=device,
             resume=resume,
@@ -134,10 +138,7 @@ def train(
             out,
             settled(recipe, settings, seed=seed, gain=gain, offset=offset),
             members=ensemble,
-            axes=axes,
-            voxel_size=voxel_size_of(voxel_size),
-            channel=channel,
-            surface=surface,
+            reading=reading_of(axes, voxel_size, channel, surface),
             device=device,
             resume=resume,
             overwrite=overwrite,
@@ -176,9 +177,7 @@ def predict(
             images,
             out,
             iterations=iterations,
-            axes=axes,
-            voxel_size=voxel_size_of(voxel_size),
-            channel=channel,
+            reading=reading_of(axes, voxel_size, channel),
             dtype=dtype_of(dtype),
             device=device,
             overwrite=overwrite,
@@ -194,20 +193,83 @@ def evaluate(
     truth: Annotated[Path | None, typer.Option("--truth", help="The truth, of the same shape.")] = None,
     raw: Annotated[Path | None, typer.Option("--raw", help="The raw stack, scored beside it.")] = None,
     mask: Annotated[Path | None, typer.Option("--mask", help="The structures, of the same shape.")] = None,
+    labels: Labels = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score a result: contrast, and agreement with truth and mask where they are given."""
+    """Score a result: contrast, and agreement with truth, mask and labels where they are given."""
     from deepcontrast.jobs.evaluate import evaluate_image
 
     with Listener(quiet, as_json) as listener:
-        evaluate_image(result, out, truth=truth, raw=raw, mask=mask, overwrite=overwrite, say=listener.say)
+        evaluate_image(
+            result, out, truth=truth, raw=raw, mask=mask, labels=labels, overwrite=overwrite, say=listener.say
+        )
+
+
+@app.command()
+def compare(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A stack.")],
+    out: Out,
+    methods: Annotated[
+        str | None, typer.Option("--methods", metavar="A,B,...", help="Baselines to compare with; all by default.")
+    ] = None,
+    truth: Annotated[Path | None, typer.Option("--truth", help="The truth, of the same shape.")] = None,
+    mask: Annotated[Path | None, typer.Option("--mask", help="The structures, of the same shape.")] = None,
+    labels: Labels = None,
+    recipe: Recipe = "contrast",
+    model: Annotated[Path | None, typer.Option("--model", help="A trained model; skips training.")] = None,
+    budget: Annotated[
+        float, typer.Option("--budget", metavar="SECONDS", help="A method that takes longer is measured on a crop.")
+    ] = 120.0,
+    numerical_aperture: Annotated[
+        float | None, typer.Option("--na", help="Numerical aperture, for Richardson-Lucy.")
+    ] = None,
+    wavelength: Annotated[float | None, typer.Option("--wavelength", help="Of emission, in nanometres.")] = None,
+    index: Annotated[float | None, typer.Option("--index", help="Refractive index of the immersion.")] = None,
+    save_images: Annotated[bool, typer.Option("--save-images", help="Also write the volume of every method.")] = False,
+    axes: Axes = None,
+    voxel_size: VoxelSize = None,
+    channel: ChannelName = None,
+    surface: Surface = "auto",
+    gain: Gain = None,
+    offset: Offset = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    seed: Seed = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare DeepContrast, for every k, with what a user would do instead."""
+    if model is not None:
+        refuse_training_options(recipe, settings or [], gain=gain, offset=offset, seed=seed, ensemble=1)
+    from deepcontrast.jobs.compare import compare_image
+
+    with Listener(quiet, as_json) as listener:
+        compare_image(
+            image,
+            out,
+            settled(recipe, settings, seed=seed, gain=gain, offset=offset),
+            reading=reading_of(axes, voxel_size, channel, surface),
+            optics=optics_of(numerical_aperture, wavelength, index),
+            methods=None if methods is None else [name.strip() for name in methods.split(",")],
+            truth=truth,
+            mask=mask,
+            labels=labels,
+            model=model,
+            budget=above_zero(budget, "--budget"),
+            save_images=save_images,
+            device=device,
+            overwrite=overwrite,
+            progress=listener.progress,
+            say=listener.say,
+        )
 
 
 @app.command()
 def simulate(
-    what: Annotated[str, typer.Argument(metavar="KIND", help="tissue")],
+    what: Annotated[str, typer.Argument(metavar="KIND", help="tissue or nuclei")],
     out: Out,
     shape: Annotated[str, typer.Option("--shape", metavar="Z,Y,X", help="Planes, rows and columns.")] = "48,256,256",
     light: Annotated[
@@ -255,10 +317,7 @@ def degrade(
             image,
             out,
             settled(recipe, settings, seed=seed, gain=gain, offset=offset),
-            axes=axes,
-            voxel_size=voxel_size_of(voxel_size),
-            channel=channel,
-            surface=surface,
+            reading=reading_of(axes, voxel_size, channel, surface),
             overwrite=overwrite,
             say=listener.say,
         )
@@ -291,6 +350,39 @@ def demo(
 
     with Listener(quiet, as_json) as listener:
         demonstration.demo(out, numbers, settings=tuple(settings or ()), progress=listener.progress, say=listener.say)
+
+
+@app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="double-degradation, bias-ablation, ... (see the docs).")],
+    out: Out,
+    images: Annotated[
+        list[Path] | None, typer.Option("--input", metavar="IMAGE", help="A stack; repeatable. Simulated by default.")
+    ] = None,
+    recipe: Recipe = "contrast",
+    settings: Settings = None,
+    seeds: Annotated[str, typer.Option("--seeds", help="Seeds of training and simulation, with commas.")] = "0",
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run one of the papers' experiments, on simulated tissue or on stacks."""
+    chosen = whole_numbers(seeds, None, "--seeds")
+    from deepcontrast.jobs.experiment import run_experiment, settled_experiment
+
+    with Listener(quiet, as_json) as listener:
+        run_experiment(
+            name,
+            out,
+            settled_experiment(recipe, settings or (), simulated=not images),
+            images=images or (),
+            seeds=chosen,
+            device=device,
+            overwrite=overwrite,
+            progress=listener.progress,
+            say=listener.say,
+        )
 
 
 @app.callback()

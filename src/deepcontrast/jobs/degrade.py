@@ -13,7 +13,7 @@ from deepcontrast.accept import check_stacks, surfaced
 from deepcontrast.config import Config
 from deepcontrast.depth import depths
 from deepcontrast.io import container_suffix
-from deepcontrast.jobs.images import check_target, open_image, write_image
+from deepcontrast.jobs.images import Reading, check_target, write_image
 from deepcontrast.jobs.say import Say, looked_at
 from deepcontrast.task import Source
 from deepcontrast.valid import find_invalid
@@ -24,18 +24,15 @@ def degrade_image(
     out: Path,
     config: Config,
     *,
-    axes: str | None = None,
-    voxel_size: tuple[float, float, float] | None = None,
-    channel: str | None = None,
-    surface: str = "auto",
+    reading: Reading,
     overwrite: bool = False,
     say: Say = print,
 ) -> None:
     """Write ``d(x)`` of a stack: what training would show the network."""
     container_suffix(out)
     check_target(out, [path], overwrite=overwrite)
-    stack = open_image(path, axes=axes, voxel_size=voxel_size, channel=channel)
-    stack, why = surfaced(stack, surface)
+    stack = reading.open(path)
+    stack, why = surfaced(stack, reading.surface)
     check_stacks([stack])
     say(stack.describe())
     for line in looked_at(path.name, stack, why):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from deepcontrast.enhancing import enhance
 from deepcontrast.errors import InputError
 from deepcontrast.io import container_suffix, fingerprint, open_stack, stem
 from deepcontrast.jobs.hardware import hardware, machine
-from deepcontrast.jobs.images import list_images, open_image
+from deepcontrast.jobs.images import Reading, list_images
 from deepcontrast.jobs.results import save
 from deepcontrast.jobs.say import Say, describe_stack, looked_at, raise_failures
 from deepcontrast.model import load_model
@@ -37,10 +37,8 @@ def enhance_images(
     iterations: int | None = None,
     mask: Path | None = None,
     members: int = 1,
-    axes: str | None = None,
-    voxel_size: tuple[float, float, float] | None = None,
-    channel: str | None = None,
-    surface: str = "auto",
+    fidelity_map: bool = False,
+    reading: Reading,
     dtype: str | None = None,
     device: str = "auto",
     resume: bool = False,
@@ -59,7 +57,7 @@ def enhance_images(
     inputs = [*paths, *([model] if model else []), *([mask] if mask else [])]
     check_out(out, resume=resume, overwrite=overwrite, inputs=inputs)
     listed = list_images(paths)
-    stacks, failures = _open_usable(listed, axes, voxel_size, channel, say)
+    stacks, failures = _open_usable(listed, reading, say)
     if failures and mask and listed[0] not in stacks:
         raise InputError(f"the mask is of the first image, which failed: {failures[0]}")
     files = list(stacks)
@@ -71,11 +69,9 @@ def enhance_images(
     options = {
         "iterations": iterations,
         "members": members,
-        "axes": axes,
-        "voxel_size": voxel_size,
-        "channel": channel,
-        "surface": surface,
+        **asdict(reading),
         "dtype": dtype,
+        "fidelity_map": fidelity_map,
         # Passes are kept by number, and the mask is the first image's.
         "order": [file.name for file in files],
     }
@@ -95,15 +91,15 @@ def enhance_images(
     marked = None if mask is None else open_stack(mask).volume() > 0
     voxels = sum(int(np.prod(stack.shape)) for stack in stacks.values())
     passes = iterations or config.predict.iterations
-    # K + 1 passes, the result in float and the file that is written; less what a resumed run has already.
+    # K + 1 passes, result and fidelity map in float, the file that is written; less what a resumed run has.
     there = size_of(partial_folder(out)) if resume else 0
-    check_space(out, voxels * 4 * (passes + 3) + 50_000_000 - there)
+    check_space(out, voxels * 4 * (passes + 4) + 50_000_000 - there)
     where = choose_device(device)
     with (
         working(out, job, resume=resume, overwrite=overwrite, inputs=inputs, machine=machine(where)) as work,
         threads(work.machine["threads"]),
     ):
-        placed = [surfaced(stack, surface) for stack in stacks.values()]
+        placed = [surfaced(stack, reading.surface) for stack in stacks.values()]
         before = [
             line for file, (stack, why) in zip(files, placed, strict=True) for line in looked_at(file.name, stack, why)
         ]
@@ -124,7 +120,15 @@ def enhance_images(
         # The surface was found above; to enhance() it is known.
         result = replace(result, why_surface=tuple(why for _, why in placed))
         seconds = time.monotonic() - started
-        said = save(result, work.result, files, dtype=dtype, folders=len(listed) > 1, progress=progress)
+        said = save(
+            result,
+            work.result,
+            files,
+            dtype=dtype,
+            fidelity_map=fidelity_map,
+            folders=len(listed) > 1,
+            progress=progress,
+        )
         for line in said:
             say(line)
         # Some file systems do not let go of a folder while its files are mapped.
@@ -146,18 +150,12 @@ def enhance_images(
     raise_failures(failures, len(listed))
 
 
-def _open_usable(
-    files: Sequence[Path],
-    axes: str | None,
-    voxel_size: tuple[float, float, float] | None,
-    channel: str | None,
-    say: Say,
-) -> tuple[dict[Path, Stack], list[str]]:
+def _open_usable(files: Sequence[Path], reading: Reading, say: Say) -> tuple[dict[Path, Stack], list[str]]:
     """Open images and say what they are; of several, those that cannot be used are left out and listed."""
     stacks, failures = {}, []
     for file in files:
         try:
-            stack = open_image(file, axes=axes, voxel_size=voxel_size, channel=channel)
+            stack = reading.open(file)
             describe_stack(stack, say)
             container_suffix(file)
             check_stacks([stack])

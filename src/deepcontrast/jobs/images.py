@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,27 @@ from deepcontrast.io.names import is_zarr
 from deepcontrast.output_checks import check_inputs_stay, check_writable
 from deepcontrast.outputs import Written, to_dtype
 from deepcontrast.stack import Stack
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are to be understood, where their files do not say or say wrongly.
+
+    Attributes:
+        axes: letters out of TCZYX in that order.
+        voxel_size: (z, y, x) in micrometres.
+        channel: name or number of one channel; all of them where ``None``.
+        surface: which plane lies at the surface: ``"first"``, ``"last"`` or ``"auto"``.
+    """
+
+    axes: str | None = None
+    voxel_size: tuple[float, float, float] | None = None
+    channel: str | None = None
+    surface: str = "auto"
+
+    def open(self, path: Path) -> Stack:
+        """Return the image so understood, in grey levels; the surface is found later, from what is in it."""
+        return open_image(path, axes=self.axes, voxel_size=self.voxel_size, channel=self.channel)
 
 
 def list_images(paths: Sequence[Path]) -> list[Path]:
@@ -116,4 +137,6 @@ def _channel(stack: Stack, wanted: str) -> Stack:
         array = array[:, 0]
     axes = stack.axes.replace("C", "")
     kept = (stack.channels[index],) if stack.channels else ()
-    return replace(stack, array=array if "T" in axes else array[0], axes=axes, channels=kept)
+    waves = stack.optics.wavelengths
+    optics = replace(stack.optics, wavelengths=waves[index : index + 1] if len(waves) == stack.size("C") else waves)
+    return replace(stack, array=array if "T" in axes else array[0], axes=axes, channels=kept, optics=optics)

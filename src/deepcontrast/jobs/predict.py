@@ -12,7 +12,7 @@ from deepcontrast import registry
 from deepcontrast.accept import check_volume, choose_device
 from deepcontrast.errors import Cancelled, DeepContrastError, InputError
 from deepcontrast.io import container_suffix, stem
-from deepcontrast.jobs.images import check_target, is_image_name, list_images, open_image, write_image
+from deepcontrast.jobs.images import Reading, check_target, is_image_name, list_images, write_image
 from deepcontrast.jobs.say import Say, raise_failures
 from deepcontrast.model import Model, load_model
 from deepcontrast.prediction import load_nets, predict_pass
@@ -27,9 +27,7 @@ def predict_images(
     out: Path,
     *,
     iterations: int = 1,
-    axes: str | None = None,
-    voxel_size: tuple[float, float, float] | None = None,
-    channel: str | None = None,
+    reading: Reading,
     dtype: str | None = None,
     device: str = "auto",
     tile_voxels: int | None = None,
@@ -55,7 +53,7 @@ def predict_images(
         check_target(target, [*models, *files], overwrite=overwrite)
     for file, target in zip(files, targets, strict=True):
         try:
-            stack = open_image(file, axes=axes, voxel_size=voxel_size, channel=channel)
+            stack = reading.open(file)
             say(stack.describe())
             result = predict_stack(
                 loaded, stack, iterations=iterations, device=where, tile_voxels=tile_voxels, progress=progress

@@ -28,6 +28,7 @@ def save(
     files: Sequence[Path],
     *,
     dtype: str | None = None,
+    fidelity_map: bool = False,
     scores: tuple[tuple[str, ...], ...] | None = None,
     folders: bool | None = None,
     progress: Progress = silent,
@@ -35,7 +36,7 @@ def save(
     """Write an enhanced experiment into an existing folder; return what there is to say about it.
 
     One image is written into the folder itself, several each into a folder named like the image; ``folders``
-    says so for one that is left of several.
+    says so for one that is left of several. ``fidelity_map`` writes that beside it.
     """
     said = _found(result)
     save_model(out / "model.safetensors", result.model)
@@ -46,8 +47,10 @@ def save(
         target = folder / ("enhanced" + container_suffix(file))
         note = write_image(target, image, np.dtype(dtype) if dtype else result.stacks[i].dtype)
         said.append(f"{file.name}: {note}")
+        if fidelity_map:
+            write_image(folder / ("fidelity_map" + container_suffix(file)), result.map(i), np.dtype(np.float32))
         rows = [row for channels in result.restored[i] for one in channels for row in one.rows]
-        chosen = [_shorten(channels[0].chosen) for channels in result.restored[i]]
+        chosen = [shorten(channels[0].chosen) for channels in result.restored[i]]
         why = "; ".join(dict.fromkeys(choice.why for choice in result.choices))
         write_metrics(folder, rows, chosen[0] if len(chosen) == 1 else chosen, why)
         for c in range(len(result.fits)):
@@ -70,6 +73,12 @@ def write_metrics(folder: Path, rows: Sequence[Row], chosen: object = None, why:
     write_json(folder / "metrics.json", table)
 
 
+def shorten(chosen: NDArray[np.float64]) -> float | list[float]:
+    """Return one number where every plane has the same k, else one per plane."""
+    values = [round(float(k), 4) for k in chosen]
+    return values[0] if len(set(values)) == 1 else values
+
+
 def _found(result: Enhanced) -> list[str]:
     """Return what was found of camera and blur, and how k was chosen."""
     said = []
@@ -81,9 +90,3 @@ def _found(result: Enhanced) -> list[str]:
         said.append(f"{name}blur: {fit.sigma_why}")
         said.append(f"{name}iterations: {choice.why}")
     return said
-
-
-def _shorten(chosen: NDArray[np.float64]) -> float | list[float]:
-    """Return one number where every plane has the same k, else one per plane."""
-    values = [round(float(k), 4) for k in chosen]
-    return values[0] if len(set(values)) == 1 else values

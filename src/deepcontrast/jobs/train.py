@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from deepcontrast.enhancing import learn
 from deepcontrast.errors import InputError
 from deepcontrast.io import fingerprint
 from deepcontrast.jobs.hardware import machine
-from deepcontrast.jobs.images import list_images, open_image
+from deepcontrast.jobs.images import Reading, list_images
 from deepcontrast.jobs.say import Say, describe_stack, looked_at
 from deepcontrast.model import load_model, save_model
 from deepcontrast.output_checks import check_out
@@ -29,10 +29,7 @@ def train_images(
     config: Config,
     *,
     members: int = 1,
-    axes: str | None = None,
-    voxel_size: tuple[float, float, float] | None = None,
-    channel: str | None = None,
-    surface: str = "auto",
+    reading: Reading,
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
@@ -44,19 +41,12 @@ def train_images(
         raise InputError(f"output '{out}' must end in .safetensors")
     check_out(out, resume=resume, overwrite=overwrite, inputs=paths, folder=False)
     files = list_images(paths)
-    stacks = [open_image(file, axes=axes, voxel_size=voxel_size, channel=channel) for file in files]
+    stacks = [reading.open(file) for file in files]
     for stack in stacks:
         describe_stack(stack, say)
     check_stacks(stacks)
     prints = [fingerprint(file) for file in files]
-    options = {
-        "members": members,
-        "axes": axes,
-        "voxel_size": voxel_size,
-        "channel": channel,
-        "surface": surface,
-        "order": prints,
-    }
+    options = {"members": members, **asdict(reading), "order": prints}
     job: dict[str, Any] = {
         "version": __version__,
         "config": config.model_dump(),
@@ -75,7 +65,7 @@ def train_images(
         ) as work,
         threads(work.machine["threads"]),
     ):
-        placed = [surfaced(stack, surface) for stack in stacks]
+        placed = [surfaced(stack, reading.surface) for stack in stacks]
         for file, (stack, why) in zip(files, placed, strict=True):
             for line in looked_at(file.name, stack, why):
                 say(line)

@@ -28,8 +28,9 @@ class ReportData:
         enhanced: (Z, Y, X), what was written, before any conversion to integers.
         chosen: (Z,) the k that was written, fractional where two passes are blended.
         why: the rule for k in words.
-        selection: the rule's scores: ``k`` (K,), ``depth`` (B,), ``score`` (B, K), ``best`` (B,); may be
-            empty.
+        selection: what the rule for k looked at: name to values (B, K + 1), raw first; may be empty.
+        selection_depth: depth of its bins (B,).
+        selection_best: k it took in each (B,).
         contrast: ``wci`` and ``pci``, each (stacks, K + 1, Z), NaN where undefined; index 0 is this stack.
         contrast_tiles: ``wci`` (and ``pci``) per xy tile, (K + 1, Z', tiles), with the planes ``z`` (Z',).
         camera: the fields of the camera estimate: ``gain``, ``intercept``, ``offset``, ``read_noise``,
@@ -44,6 +45,8 @@ class ReportData:
         provenance: what is needed to do it again, each (name, value).
         scores: a table of scores against truth, header row first.
         valid: (Z, Y, X) voxels that hold a measurement; display ranges and intensities leave the others out.
+        fidelity_map: (Z, Y, X) where structure was lost (+) and added (-), in standard deviations of the noise.
+        flagged_from: size of its values from which a voxel is flagged.
     """
 
     title: str
@@ -57,6 +60,8 @@ class ReportData:
     chosen: Array
     why: str
     selection: Mapping[str, Array]
+    selection_depth: Array
+    selection_best: Array
     contrast: Mapping[str, Array]
     contrast_tiles: Mapping[str, Array] | None
     camera: Mapping[str, Any]
@@ -69,3 +74,5 @@ class ReportData:
     provenance: tuple[tuple[str, str], ...]
     scores: tuple[tuple[str, ...], ...] | None = None
     valid: NDArray[np.bool_] | None = None
+    fidelity_map: NDArray[np.float32] | None = None
+    flagged_from: float = 4.0

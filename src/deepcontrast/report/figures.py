@@ -1,75 +1,24 @@
-"""The plots of the report: arrays to PNG bytes. No pyplot, no window, no state left behind."""
+"""The plots of the report: arrays to PNG bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from io import BytesIO
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.colors import to_rgb
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
+from deepcontrast.report.canvas import ENHANCED, INK, RAW, new_figure, plain_style, png_bytes, room, say
 from deepcontrast.report.data import Array
 from deepcontrast.report.intensity import IntensitySummary
 
-CSS_DPI, SHARPNESS = 100, 1.7
-RAW, ENHANCED, INK = "#767676", "#0072b2", "#1a1a1a"
 MARKER_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-STYLE: Any = {  # the keys' type differs between matplotlib versions
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 8.8,
-    "axes.titlesize": 9.4,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.edgecolor": "#555555",
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.7,
-    "lines.linewidth": 1.5,
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-}
+LOST, ADDED = "#e66100", "#2a8cff"
 Bands = tuple[Array, Array, Array]
 """Planes, lower and upper end: (P,), (curves, P), (curves, P)."""
-
-
-@contextmanager
-def _plain_style() -> Iterator[None]:
-    """The page looks the same whatever matplotlibrc the user has."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
-
-
-def _figure(width: float, height: float) -> Figure:
-    """Return a figure that is so many CSS pixels wide and high."""
-    size = (width / CSS_DPI, height / CSS_DPI)
-    return Figure(figsize=size, dpi=CSS_DPI * SHARPNESS, layout="constrained")
-
-
-def _bytes(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    # Not savefig, which would lay out and draw everything twice.
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.print_png(buffer, metadata={"Software": None})
-    figure.clear()
-    return buffer.getvalue()
 
 
 def colour_of_k(k: float, last: int) -> Any:
@@ -96,8 +45,8 @@ def contrast(
         depth_label: the axis in words.
     """
     order = np.argsort(depth, kind="stable")
-    with _plain_style():
-        figure = _figure(1120, 400)
+    with plain_style():
+        figure = new_figure(1120, 400)
         panels = figure.subplots(1, len(curves), squeeze=False)[0]
         for axes, (name, values) in zip(panels, curves.items(), strict=True):
             last = len(values) - 1
@@ -124,22 +73,12 @@ def contrast(
             axes.set_title(name)
             axes.set_xlabel(depth_label)
             if not np.isfinite(values).any():
-                _say(axes, "not defined in any plane")
+                say(axes, "not defined in any plane")
                 axes.set_yticks([])
-            _room(axes, depth)
+            room(axes, depth)
         panels[0].set_ylabel("contrast (natural logarithm)")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=10, handlelength=1.6)
-        return _bytes(figure)
-
-
-def _room(axes: Axes, x: Array) -> None:
-    low, high = float(np.min(x)), float(np.max(x))
-    pad = 0.015 * (high - low) or 0.5
-    axes.set_xlim(low - pad, high + pad)
-
-
-def _say(axes: Axes, text: str) -> None:
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#555555")
+        return png_bytes(figure)
 
 
 def stack_bands(values: Array) -> Bands:
@@ -184,38 +123,41 @@ def tile_bands(curves: Array, tiles: Array, planes: Array, draws: int = 500) -> 
     return planes, at + low + blank, at + high + blank
 
 
-def selection(depth: Array, chosen: Array, rule: Mapping[str, Array], depth_label: str) -> bytes:
-    """Plot the rule's score against k for each part of the depth, and the chosen k against depth."""
+def selection(
+    depth: Array, chosen: Array, scores: Mapping[str, Array], bins: Array, best: Array, depth_label: str
+) -> bytes:
+    """Plot what the rule for k looked at, against k for each part of the depth, and the chosen k against depth.
+
+    Args:
+        depth: of the planes (Z,).
+        chosen: k of the planes (Z,).
+        scores: name to values (B, K + 1) of k = 0 .. K.
+        bins: depth of the parts (B,).
+        best: k that was taken in each (B,).
+        depth_label: the axis in words.
+    """
     order = np.argsort(depth, kind="stable")
-    scores = np.asarray(rule["score"], float) if len(rule) else np.empty((0, 0))
-    scores = np.where(np.isfinite(scores), scores, np.nan)
-    with _plain_style():
-        figure = _figure(1120 if scores.size else 620, 330)
-        panels = list(figure.subplots(1, 2 if scores.size else 1, squeeze=False)[0])
-        if scores.size:
-            axes, bins, ks = panels[0], np.asarray(rule["depth"], float), np.asarray(rule["k"], float)
-            for i, (at, line) in enumerate(zip(bins, scores, strict=True)):
-                share = i / max(len(bins) - 1, 1)
-                colour = colormaps["cividis"](0.95 * (1 - share))
-                axes.plot(ks, line, color=colour, marker=".", markersize=5, label=f"{at:.3g}")
-                best = float(rule["best"][i])
-                if ks.min() <= best <= ks.max() and np.isfinite(line).any():
-                    finite = np.isfinite(line)
-                    height = float(np.interp(best, ks[finite], line[finite]))
-                    axes.plot([best], [height], marker="o", markersize=8.5, color=colour, markeredgecolor="black")
-            axes.set_title("The rule's score of each k")
+    with plain_style():
+        figure = new_figure(1120 if scores else 620, 330)
+        panels = list(figure.subplots(1, len(scores) + 1, squeeze=False)[0])
+        for axes, (name, table) in zip(panels, scores.items(), strict=False):
+            ks = np.arange(np.shape(table)[1])
+            for i, line in enumerate(np.asarray(table, float)):
+                colour = colormaps["cividis"](0.95 * (1 - i / max(len(bins) - 1, 1)))
+                line = np.where(np.isfinite(line), line, np.nan)
+                axes.plot(ks, line, color=colour, marker=".", markersize=5, label=f"{bins[i]:.3g}")
+                known = np.isfinite(line)
+                if known.any():
+                    height = float(np.interp(best[i], ks[known], line[known]))
+                    axes.plot([best[i]], [height], marker="o", markersize=8.5, color=colour, markeredgecolor="black")
+            axes.set_title(name[0].upper() + name[1:])
             axes.set_xlabel("k, number of passes")
-            axes.set_ylabel("score")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            handles, labels = axes.get_legend_handles_labels()
+        if scores:
+            handles, labels = panels[-2].get_legend_handles_labels()
             step = max(1, -(-len(labels) // 10))
-            axes.legend(
-                handles[::step],
-                labels[::step],
-                title=depth_label,
-                loc="center left",
-                bbox_to_anchor=(1.0, 0.5),
-            )
+            place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+            panels[-2].legend(handles[::step], labels[::step], title=depth_label, **place)
         axes = panels[-1]
         axes.plot(depth[order], chosen[order], color=INK)
         axes.fill_between(depth[order], 0, chosen[order], color=ENHANCED, alpha=0.12, linewidth=0)
@@ -224,14 +166,14 @@ def selection(depth: Array, chosen: Array, rule: Mapping[str, Array], depth_labe
         axes.set_ylabel("k, number of passes")
         axes.set_ylim(0, float(np.nanmax(chosen, initial=0)) + 0.5)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        _room(axes, depth)
-        return _bytes(figure)
+        room(axes, depth)
+        return png_bytes(figure)
 
 
 def profile(position: Array, raw: Array, enhanced: Array, x_label: str) -> bytes:
     """Plot raw and enhanced along a line, each as a share of the display range of its picture."""
-    with _plain_style():
-        figure = _figure(560, 250)
+    with plain_style():
+        figure = new_figure(560, 250)
         axes = figure.subplots()
         axes.plot(position, raw, color=RAW, linewidth=1.2, label="raw")
         axes.plot(position, enhanced, color=ENHANCED, linewidth=1.8, label="enhanced")
@@ -239,14 +181,14 @@ def profile(position: Array, raw: Array, enhanced: Array, x_label: str) -> bytes
         axes.set_xlabel(x_label)
         axes.set_ylabel("share of display range")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.1)
-        _room(axes, position)
-        return _bytes(figure)
+        room(axes, position)
+        return png_bytes(figure)
 
 
 def noise(means: Array, variances: Array, gain: float | None, intercept: float | None) -> bytes:
     """Plot the variance of the residual against its mean, and the camera's line."""
-    with _plain_style():
-        figure = _figure(540, 330)
+    with plain_style():
+        figure = new_figure(540, 330)
         axes = figure.subplots()
         axes.plot(means, variances, "o", color=ENHANCED, markersize=4, alpha=0.75, label="measured")
         if gain is not None and intercept is not None and means.size:
@@ -257,7 +199,7 @@ def noise(means: Array, variances: Array, gain: float | None, intercept: float |
         axes.set_xlabel("mean (grey levels)")
         axes.set_ylabel("variance (grey levels²)")
         axes.legend(loc="upper left")
-        return _bytes(figure)
+        return png_bytes(figure)
 
 
 def training(curves: Mapping[str, Array]) -> bytes:
@@ -265,8 +207,8 @@ def training(curves: Mapping[str, Array]) -> bytes:
     step, loss = np.asarray(curves["step"], float), np.asarray(curves["loss"], float)
     at = np.asarray(curves.get("val_step", ()), float)
     held_out = np.asarray(curves.get("val_loss", ()), float)
-    with _plain_style():
-        figure = _figure(1120, 300)
+    with plain_style():
+        figure = new_figure(1120, 300)
         axes = figure.subplots()
         window = max(1, len(loss) // 60)
         thin = max(1, len(loss) // 3000)
@@ -283,14 +225,54 @@ def training(curves: Mapping[str, Array]) -> bytes:
         axes.set_xlabel("training step")
         axes.set_ylabel("loss")
         axes.legend(loc="upper right", ncols=3)
-        return _bytes(figure)
+        return png_bytes(figure)
+
+
+def fidelity_map(panels: Sequence[tuple[str, Array, Array, Array]], flagged_from: float) -> bytes:
+    """Show planes of raw and result, and the result with lost and added structure marked.
+
+    Args:
+        panels: label, raw and result as shares of their display ranges, and the map's scores; each (Y, X).
+        flagged_from: size of a score that is marked.
+    """
+    _, height, width = np.shape(panels[0][1:])
+    with plain_style():
+        figure = new_figure(1120, len(panels) * (370 * height / width + 22))
+        rows = figure.subplots(len(panels), 3, squeeze=False)
+        for axes, (label, raw, result, score) in zip(rows, panels, strict=True):
+            block = max(1, -(-max(height, width) // 620))
+            small = [image[::block, ::block] for image in (raw, result, score)]
+            marked = np.repeat(small[1][..., None], 3, axis=2)
+            for chosen, colour in ((small[2] > flagged_from, LOST), (small[2] < -flagged_from, ADDED)):
+                marked[chosen] = 0.35 * marked[chosen] + 0.65 * np.array(to_rgb(colour))
+            for panel, image, name in zip(axes, (small[0], small[1], marked), ("raw", "result", "marked"), strict=True):
+                panel.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+                panel.set_title(f"{name}, {label}" if name == "raw" else name)
+                panel.set_axis_off()
+        return png_bytes(figure)
+
+
+def flagged_area(depth: Array, area: Array, depth_label: str) -> bytes:
+    """Plot the share of every plane (Z, 2) that is flagged as lost and as added, in percent."""
+    order = np.argsort(depth, kind="stable")
+    with plain_style():
+        figure = new_figure(1120, 220)
+        axes = figure.subplots()
+        for i, (name, colour) in enumerate((("lost", LOST), ("added", ADDED))):
+            axes.plot(depth[order], 100 * area[order, i], color=colour, label=name)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(depth_label)
+        axes.set_ylabel("% of the plane")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.1)
+        room(axes, depth)
+        return png_bytes(figure)
 
 
 def falloff(summary: IntensitySummary, depth_label: str) -> bytes:
     """Plot the brightness of structure with depth, before and after, and the slope of one on the other."""
     depth = np.asarray(summary["depth"])
-    with _plain_style():
-        figure = _figure(1120, 320)
+    with plain_style():
+        figure = new_figure(1120, 320)
         left, right = figure.subplots(1, 2)
         left.plot(depth, summary["raw"], "o-", color=RAW, markersize=3.5, label="raw")
         left.plot(depth, summary["enhanced"], "o-", color=ENHANCED, markersize=3.5, label="enhanced")
@@ -299,7 +281,7 @@ def falloff(summary: IntensitySummary, depth_label: str) -> bytes:
         left.set_title("Brightness of structure, shallowest part = 1")
         left.set_xlabel(depth_label)
         left.legend(loc="best")
-        _room(left, depth)
+        room(left, depth)
         middle = [(part["depth_from"] + part["depth_to"]) / 2 for part in summary["bins"]]
         slopes = [part["slope"] for part in summary["bins"]]
         right.plot(middle, slopes, "o-", color=ENHANCED)
@@ -310,15 +292,15 @@ def falloff(summary: IntensitySummary, depth_label: str) -> bytes:
         right.set_ylim(min(0.0, *(s for s in slopes if np.isfinite(s)), 0.0), 1.25 * top if top > 0 else 1.0)
         right.set_title("Slope of enhanced on raw structure signal")
         right.set_xlabel(depth_label)
-        _room(right, depth)
-        return _bytes(figure)
+        room(right, depth)
+        return png_bytes(figure)
 
 
 def invalid(depth: Array, shares: Mapping[str, Array], depth_label: str) -> bytes:
     """Plot the share of every plane that holds no measurement, by reason, in percent."""
     order = np.argsort(depth, kind="stable")
-    with _plain_style():
-        figure = _figure(1120, 220)
+    with plain_style():
+        figure = new_figure(1120, 220)
         axes = figure.subplots()
         for i, (reason, share) in enumerate(shares.items()):
             colour = MARKER_COLOURS[i % len(MARKER_COLOURS)]
@@ -327,5 +309,5 @@ def invalid(depth: Array, shares: Mapping[str, Array], depth_label: str) -> byte
         axes.set_xlabel(depth_label)
         axes.set_ylabel("% of the plane")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, borderaxespad=0.1)
-        _room(axes, depth)
-        return _bytes(figure)
+        room(axes, depth)
+        return png_bytes(figure)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from deepcontrast.atomic import write_atomic
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.report import sections, views
 from deepcontrast.report.data import ReportData
 from deepcontrast.report.pictures import LONG_SIDE, PERCENTILES
+from deepcontrast.report.template import fill
 
 
 def write_report(path: str | os.PathLike[str], data: ReportData, *, progress: Progress = silent) -> None:
@@ -53,14 +51,11 @@ def render(data: ReportData, *, progress: Progress = silent) -> str:
         "camera": lambda: sections.camera(data),
         "degradation": lambda: sections.degradation(data),
         "training": lambda: sections.training(data),
+        "fidelity_map": lambda: sections.fidelity_map(data, three),
     }
     for done, (name, make) in enumerate(parts.items()):
         progress(Event("report", done, len(parts), {"part": name.replace("_", " ")}))
         content[name] = make()
-    source = files("deepcontrast.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    html = environment.from_string(source).render(content)
+    html = fill("page.html.j2", content)
     progress(Event("report", len(parts), len(parts)))
-    return html + "\n"
+    return html

@@ -211,16 +211,39 @@ def strip(data: ReportData, z: int) -> dict[str, Any]:
 
 
 def choice(data: ReportData) -> dict[str, Any]:
-    rule = data.selection if all(data.selection.get(key) is not None for key in _RULE) else {}
-    scored = bool(rule) and np.asarray(rule["score"]).size > 0
-    png = figures.selection(data.depth_um, data.chosen, rule if scored else {}, depth_axis(data))
+    scored = bool(data.selection)
+    png = figures.selection(
+        data.depth_um, data.chosen, data.selection, data.selection_depth, data.selection_best, depth_axis(data)
+    )
     low, high = float(np.min(data.chosen)), float(np.max(data.chosen))
     words = f"k = {low:.3g} in every plane" if low == high else f"k between {low:.3g} and {high:.3g}"
     width = 1120 if scored else 620
     return {"why": data.why, "words": words, "scored": scored, "plot": Plot(data_uri(png), "chosen k", width)}
 
 
-_RULE = ("k", "depth", "score", "best")
+def fidelity_map(data: ReportData, shown: list[int]) -> dict[str, Any] | None:
+    """Return planes with what was lost and added laid over them, and the flagged area against depth."""
+    if data.fidelity_map is None:
+        return None
+    panels = []
+    for z in shown:
+        plane, score = np.asarray(data.enhanced[z]), np.asarray(data.fidelity_map[z])
+        valid = None if data.valid is None else data.valid[z]
+        shades = [(*display_range(p, valid), p) for p in (np.asarray(data.passes[0][z]), plane)]
+        pictures = [np.clip((p - low) / (high - low), 0, 1) for low, high, p in shades]
+        panels.append((place(data, z), pictures[0], pictures[1], score))
+    png = figures.fidelity_map(panels, data.flagged_from)
+    area = np.stack(
+        [[(plane > data.flagged_from).mean(), (plane < -data.flagged_from).mean()] for plane in data.fidelity_map]
+    )
+    curve = figures.flagged_area(data.depth_um, area, depth_axis(data))
+    return {
+        "plot": Plot(data_uri(png), "raw and result, with what was lost and added marked", 1120),
+        "curve": Plot(data_uri(curve), "flagged area against depth", 1120),
+        "limit": f"{data.flagged_from:g}",
+        "lost": f"{100 * area[:, 0].mean():.2g} %",
+        "added": f"{100 * area[:, 1].mean():.2g} %",
+    }
 
 
 def intensity(data: ReportData) -> dict[str, Any]:

@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from deepcontrast.report.data import ReportData
+from deepcontrast.report.data import Array
 
 
-def unit_of(data: ReportData) -> str:
+class Depths(Protocol):
+    """What a page knows of depth: of each plane (Z,), and in which unit."""
+
+    @property
+    def depth_um(self) -> Array: ...
+
+    @property
+    def depth_unit(self) -> str: ...
+
+
+def unit_of(data: Depths) -> str:
     return "µm" if data.depth_unit == "um" else data.depth_unit
 
 
-def rounded(data: ReportData, depth: float) -> str:
+def rounded(data: Depths, depth: float) -> str:
     """Return a depth with as many decimals as the extent of the stack deserves."""
     extent = float(np.ptp(data.depth_um))
     return f"{depth:.{0 if extent >= 50 or data.depth_unit != 'um' else 1 if extent >= 5 else 2}f}"
 
 
-def depth_of(data: ReportData, z: int) -> str:
+def depth_of(data: Depths, z: int) -> str:
     return f"{rounded(data, float(data.depth_um[z]))} {unit_of(data)}"
 
 
-def span(data: ReportData, low: float, high: float) -> str:
+def span(data: Depths, low: float, high: float) -> str:
     ends = rounded(data, low), rounded(data, high)
     return f"{ends[0] if ends[0] == ends[1] else ' to '.join(ends)} {unit_of(data)}"
 
 
-def depth_axis(data: ReportData) -> str:
+def depth_axis(data: Depths) -> str:
     return f"depth below the surface ({unit_of(data)})"
 
 
-def place(data: ReportData, z: int) -> str:
+def place(data: Depths, z: int) -> str:
     return f"{depth_of(data, z)} deep, plane {z + 1} of {len(data.depth_um)}"
 
 

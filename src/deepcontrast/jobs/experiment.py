@@ -1,0 +1,182 @@
+"""``deepcontrast experiment``: one of the papers' experiments, on simulated tissue or on a user's stacks."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from deepcontrast import __version__, registry
+from deepcontrast.accept import check_stacks, choose_device, surfaced
+from deepcontrast.atomic import write_atomic, write_json
+from deepcontrast.config import Config
+from deepcontrast.errors import InputError, nearest
+from deepcontrast.experiments import Cell, Finding, Subject
+from deepcontrast.io import fingerprint, stem
+from deepcontrast.jobs.hardware import hardware
+from deepcontrast.jobs.images import list_images, open_image
+from deepcontrast.jobs.say import Say, describe_stack, looked_at
+from deepcontrast.output_checks import check_out
+from deepcontrast.progress import Progress, silent
+from deepcontrast.recipe import load_recipe
+from deepcontrast.stack import Stack
+from deepcontrast.workdir import finish, working
+
+SHAPE = (40, 160, 160)
+"""Planes, rows and columns of the simulated tissue."""
+
+SMALL = ("train.steps=500", "train.validate_every=100")
+"""What is laid over the recipe ``contrast`` on simulated tissue, so that an experiment takes minutes."""
+
+
+def settled_experiment(recipe: str, settings: Iterable[str], *, simulated: bool) -> Config:
+    """Return the settings of an experiment: on simulated tissue, ``contrast`` with fewer steps."""
+    small = SMALL if simulated and recipe == "contrast" else ()
+    return load_recipe(recipe, (*small, *settings))
+
+
+def run_experiment(
+    name: str,
+    out: Path,
+    config: Config,
+    *,
+    images: Sequence[Path] = (),
+    seeds: Sequence[int] = (0,),
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: Progress = silent,
+    say: Say = print,
+) -> None:
+    """Run an experiment and write table.csv, experiment.json, figure.png and report.md.
+
+    Args:
+        name: with hyphens, e.g. ``"bias-ablation"``.
+        out: folder of the result.
+        config: the settings.
+        images: stacks; without any, tissue is simulated, one for every seed.
+        seeds: of training, and of the simulated tissue.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        overwrite: replace an older result.
+        progress: gets events.
+        say: gets sentences.
+
+    Raises:
+        InputError: no such experiment, or an image it cannot be made on.
+    """
+    accepted = [known.replace("_", "-") for known in registry.names("experiments")]
+    if name not in accepted:
+        raise InputError(f"no experiment '{name}'; accepted: {', '.join(accepted)}{nearest(name, accepted)}")
+    check_out(out, overwrite=overwrite, inputs=images)
+    where = choose_device(device)
+    module = registry.module("experiments", name.replace("-", "_"))
+    files = list_images(images)
+    subjects = [_opened(file, say) for file in files] or [
+        _simulated(kind, seed, say) for seed in dict.fromkeys(seeds) for kind in module.PHANTOMS
+    ]
+    run = {
+        "version": __version__,
+        "verb": "experiment",
+        "experiment": name,
+        "config": config.model_dump(),
+        "seeds": list(seeds),
+        "input": {file.name: fingerprint(file) for file in files},
+        "simulated": [] if files else {"kinds": list(module.PHANTOMS), "shape": list(SHAPE)},
+        "hardware": hardware(where),
+    }
+    with working(out, overwrite=overwrite, inputs=images) as work:
+        function = registry.load("experiments", name.replace("-", "_"))
+        found: Finding = function(subjects, config, seeds=tuple(dict.fromkeys(seeds)), device=where, progress=progress)
+        if len({(one["stack"], one["seed"]) for one in found.runs}) == 1:
+            found = replace(found, sentences=(*found.sentences, "One run: what of this is chance, more --seeds show."))
+        _write(found, work.result, _circumstances(found, config, subjects, seeds))
+        finish(work, run)
+    for line in (found.title, *text_table(found.columns, found.rows), *found.sentences, f"done: {out}"):
+        say(line)
+
+
+def text_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[str]:
+    """Return a table as lines of equal width, every ``x_sd`` behind its ``x``."""
+    cells = _shown(columns, rows)
+    wide = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in cells]
+
+
+def _shown(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
+    """Return header and rows in words: ``0.512 ± 0.010``, and ``-`` where undefined."""
+    kept = [i for i, column in enumerate(columns) if not column.endswith("_sd")]
+    found = [[columns[i].replace("_", " ") for i in kept]]
+    for row in rows:
+        named = dict(zip(columns, row, strict=True))
+        found.append([_cell(named[columns[i]], named.get(f"{columns[i]}_sd")) for i in kept])
+    return found
+
+
+def _cell(value: Cell, deviation: Cell) -> str:
+    if value is None:
+        return "-"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3f}" if deviation is None else f"{value:.3f} ± {deviation:.3f}"
+
+
+def _write(found: Finding, folder: Path, settings: dict[str, str]) -> None:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(found.columns)
+    table.writerows(found.rows)
+    write_atomic(folder / "table.csv", text.getvalue().encode())
+    write_json(
+        folder / "experiment.json",
+        {
+            "format_version": 1,
+            "title": found.title,
+            "source": found.source,
+            "finding": list(found.sentences),
+            "settings": settings,
+            "columns": list(found.columns),
+            "rows": [list(row) for row in found.rows],
+            "runs": [dict(run) for run in found.runs],
+        },
+    )
+    write_atomic(folder / "figure.png", found.figure)
+    header, *body = _shown(found.columns, found.rows)
+    lines = [f"# {found.title}", "", f"After {found.source}.", "", *(f"- {said}" for said in found.sentences), ""]
+    lines += [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body)]
+    lines += ["", "Mean ± sample standard deviation.", "", "![planes and scores](figure.png)", ""]
+    lines += ["## Settings", "", *(f"- {key}: {value}" for key, value in settings.items()), ""]
+    write_atomic(folder / "report.md", "\n".join(lines).encode())
+
+
+def _circumstances(found: Finding, config: Config, subjects: Sequence[Subject], seeds: Sequence[int]) -> dict[str, str]:
+    """Return what the experiment was made with, its own settings last."""
+    net, train = config.net, config.train
+    return {
+        "stacks": "; ".join(dict.fromkeys(f"{s.name}: {' x '.join(map(str, s.stack.shape))}" for s in subjects)),
+        "seeds": ", ".join(map(str, seeds)),
+        "recipe": config.recipe,
+        "network": f"depth {net.depth}, {net.features} features, kernel {net.kernel}, {'' if net.bias else 'no '}bias",
+        "training": f"{train.steps} steps of {train.batch} patches of {train.patch} px, {train.loss}, "
+        f"learning rate {train.learning_rate:g}",
+        **found.settings,
+    }
+
+
+def _opened(file: Path, say: Say) -> Subject:
+    stack = open_image(file)
+    describe_stack(stack, say)
+    check_stacks([stack])
+    placed, why = surfaced(stack, "auto")
+    for line in looked_at(file.name, placed, why):
+        say(line)
+    if placed.size("T") * placed.size("C") > 1:
+        say(f"{file.name}: the first time point and channel are used")
+    return Subject(stem(file), placed)
+
+
+def _simulated(kind: str, seed: int, say: Say) -> Subject:
+    say(f"simulating {kind}, {' x '.join(map(str, SHAPE))} voxels (seed {seed})")
+    made = registry.load("synth", kind)(shape=SHAPE, seed=seed)
+    stack = Stack(made.raw, "ZYX", made.optics, source=f"simulated {kind}")
+    return Subject(kind, stack, made.truth, made.mask, seed)
