@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from deepcontrast.fidelity_map import fidelity_map, flagged
+from deepcontrast.cli import run
+from deepcontrast.fidelity_map import THRESHOLD, _scores, _spectra, fidelity_map, flagged, flagged_rows
+from deepcontrast.io import open_stack, write_stack
+from deepcontrast.stack import Optics, Stack
+
+from .conftest import TINY
 
 GAIN, INTERCEPT, LIGHT = 2.0, 100.0, 40.0
 PLACES = [(y, x) for y in (20, 50, 80) for x in (20, 50, 80)]
@@ -97,3 +105,93 @@ def test_voxels_without_a_measurement_are_never_flagged(scene: tuple[Volume, Vol
     flags = flagged(fidelity_map(raw, empty, depth, gain=GAIN, intercept=INTERCEPT, offset=INTERCEPT, valid=valid))
     assert not flags[~valid].any()
     assert (flags[valid] > 0).any()
+
+
+def test_voxels_without_a_measurement_say_nothing_of_their_surroundings(scene: tuple[Volume, Volume]) -> None:
+    photons, structure = scene
+    raw, valid = recorded(photons), np.ones(photons.shape, bool)
+    valid[5, 40:50, 40:50] = False
+    raw[~valid] += 10 * GAIN
+    at = {"gain": GAIN, "intercept": INTERCEPT, "offset": INTERCEPT}
+    flags = flagged(fidelity_map(raw, structure * GAIN + INTERCEPT, np.arange(10.0), valid=valid, **at))
+    around = ndimage.binary_dilation(~valid[5], iterations=6) & valid[5]
+    assert (flags[5][around] != 0).mean() < 0.02
+
+
+def test_contrast_turned_round_is_explained_by_nothing(scene: tuple[Volume, Volume]) -> None:
+    photons, structure = scene
+    raw, part = recorded(photons), np.s_[:, :50, :50]
+    emptied, turned = structure.copy(), structure.copy()
+    emptied[part], turned[part] = 0, 2 * structure[part].mean() - structure[part]
+    gone, reversed_ = (
+        (flagged(found(raw, (image * GAIN + INTERCEPT).astype(np.float32)))[:, 10:40, 10:40] != 0).mean()
+        for image in (emptied, turned)
+    )
+    assert gone > 0.1
+    assert reversed_ >= 0.9 * gone
+
+
+def test_a_result_shifted_by_two_pixels_is_flagged_and_the_raw_itself_is_not(scene: tuple[Volume, Volume]) -> None:
+    raw = recorded(scene[0])
+    assert not flagged(found(raw, raw)).any()
+    assert (flagged(found(raw, np.roll(raw, 2, axis=2))) != 0).mean() > 0.02
+
+
+@pytest.mark.parametrize("level", [0.0, -50.0, 300.0])
+def test_a_result_without_structure_lost_it_all(scene: tuple[Volume, Volume], level: float) -> None:
+    photons, structure = scene
+    flags = flagged(found(recorded(photons), np.full_like(photons, level)))
+    bright = structure > np.percentile(structure, 95)
+    assert (flags[bright] > 0).mean() > 0.5
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7), (3, 1, 40), (9, 16, 16)])
+def test_few_and_tiny_planes_have_a_map(shape: tuple[int, int, int]) -> None:
+    raw = recorded(np.full(shape, 30.0, np.float32))
+    assert np.isfinite(found(raw, raw + 1)).all()
+
+
+def test_flagged_area_is_the_share_of_valid_voxels() -> None:
+    score = np.zeros((2, 10, 10), np.float32)
+    score[0, 0], score[0, 1, :5] = THRESHOLD + 1, -THRESHOLD - 1
+    valid = np.zeros(score.shape, bool)
+    valid[0, :5] = True
+    rows = flagged_rows(score, method="m", k=None, t=0, c=0, depth_um=[None, None], valid=valid)
+    assert [(row.metric, row.z, row.value) for row in rows] == [
+        ("lost_area", 0, pytest.approx(10 / 50)),
+        ("added_area", 0, pytest.approx(5 / 50)),
+        ("lost_area", 1, None),
+        ("added_area", 1, None),
+    ]
+    assert all(row.reason for row in rows if row.value is None)
+
+
+def test_enhance_writes_the_map_that_its_measurements_tell_of(tiny_stack: Stack, tmp_path: Path) -> None:
+    volume = tiny_stack.volume()
+    write_stack(tmp_path / "a.ome.tif", Stack(np.stack([volume, volume[:, ::-1]]), "TZYX", Optics(surface="first")))
+    settings = [part for setting in (*TINY, "train.steps=4") for part in ("--set", setting)]
+    out = tmp_path / "out"
+    assert run(["enhance", str(tmp_path / "a.ome.tif"), "--out", str(out), "--fidelity-map", *settings, "--quiet"]) == 0
+    written = open_stack(out / "fidelity_map.ome.tif")
+    assert (written.axes, written.dtype) == ("TZYX", np.float32)
+    rows = json.loads((out / "metrics.json").read_text())["rows"]
+    for t in (0, 1):
+        lost = [row["value"] for row in rows if row["metric"] == "lost_area" and row["t"] == t]
+        assert lost == pytest.approx((written.volume(t) > THRESHOLD).mean(axis=(1, 2)))
+
+
+@pytest.mark.parametrize("blur", [0.0, 0.5, 0.8])
+def test_pure_noise_leaves_scores_of_one_at_every_place_also_where_neighbours_are_correlated(blur: float) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(400, 40, 44))
+    if blur:
+        noise = ndimage.gaussian_filter(noise, (0, blur, blur), mode="wrap")
+    lag = np.mean([np.mean(noise[:, 1:] * noise[:, :-1]), np.mean(noise[..., 1:] * noise[..., :-1])]) / noise.var()
+    spectra = _spectra((40, 44), (float(lag), float(lag)))
+    noise = (noise / noise.std()).astype(np.float32)
+    level = np.full((40, 44), 1e6, np.float32)
+    # At a million grey levels and a gain of 1e-6 the shot noise has a deviation of 1.
+    scores = np.stack([_scores(plane, level, 1e-6, 0.0, spectra) for plane in noise])
+    deviation = scores.std(axis=0)
+    for place in (np.s_[:, 15:25, 15:25], np.s_[:, :1, 15:25], np.s_[:, :1, :1], np.s_[:, 39:, 43:]):
+        np.testing.assert_allclose(deviation[place].mean(axis=(1, 2)), 1, atol=0.15 if blur else 0.12)

@@ -382,3 +382,25 @@ def test_plots_leave_the_style_of_the_caller_alone() -> None:
     with matplotlib.rc_context({"font.size": 33}):
         figures.falloff(intensity_summary(np.ones((2, 8, 8)), np.ones((2, 8, 8)), np.arange(2.0)), "depth")
         assert matplotlib.rcParams["font.size"] == 33
+
+
+def test_the_fidelity_map_tells_of_valid_voxels_and_shows_single_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    score = np.zeros((2, 8, 1400), np.float32)
+    score[0, 0, 1] = score[1, 0] = 9.0  # the first alone in its plane, between those that a thinned picture shows
+    valid = np.ones(score.shape, bool)
+    valid[1, 0] = False
+    shown: list[np.ndarray] = []
+    monkeypatch.setattr("matplotlib.axes.Axes.imshow", lambda self, image, **_: shown.append(np.asarray(image)))
+    data = example((2, 8, 1400), last=1, fidelity_map=score, valid=valid, depth_um=np.array([0.0, 2.0]))
+    found = sections.fidelity_map(data, [0])
+    assert found is not None
+    assert (found["lost"], found["added"]) == ("0.0%", "0.0%")
+    assert shown[-1].shape[1] < 1400
+    assert np.ptp(shown[-1], axis=2).max() > 0.3
+
+
+@pytest.mark.parametrize("shape", [(8, 900), (900, 8)])
+def test_the_fidelity_map_of_long_planes_is_a_picture_of_a_page(shape: tuple[int, int]) -> None:
+    image = np.linspace(0, 1, shape[0] * shape[1]).reshape(shape)
+    height, width = imread(BytesIO(figures.fidelity_map([("surface", image, image, image)] * 3, 4.0))).shape[:2]
+    assert height < 3 * width

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from deepcontrast import enhancing
 from deepcontrast.depth import bins
 from deepcontrast.explain import band, copies, explained
+from deepcontrast.recipe import load_recipe
 from deepcontrast.select import (
     Choice,
     by_mask,
@@ -19,6 +24,9 @@ from deepcontrast.select import (
     haze_left,
     structures_kept,
 )
+from deepcontrast.stack import Stack
+
+from .conftest import TINY
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +192,56 @@ def test_a_sharper_image_explains_its_own_blur() -> None:
     target = copies(blurred)[0].ravel()
     assert explained(target, copies(sharp).reshape(4, -1)) > 0.999
     assert explained(target, copies(rng.normal(size=(80, 80)).astype(np.float32)).reshape(4, -1)) < 0.3
+
+
+def test_passes_that_leave_no_light_do_not_hinder_the_choice() -> None:
+    haze = np.array([[0.3, 0.2, 0.1, np.nan]])
+    share_of = np.array([[0.9, 0.9, 0.88, 0.1]])
+    assert haze_gone([haze], [share_of], np.array([0.0, 10.0]), limit=0.15, loss=0.05).best == pytest.approx([1.5])
+    assert haze_gone([haze], [share_of], np.array([0.0, 10.0]), limit=0.02, loss=0.05).best == pytest.approx([2])
+
+
+def test_an_offset_above_the_image_is_not_decidable(scene: tuple[np.ndarray, np.ndarray]) -> None:
+    clean, noisy = scene
+    depth, passes = np.arange(16.0), [noisy, clean + 200]
+    edges = bins([depth])
+    kept_share = structures_kept(passes, depth, edges)
+    assert np.isfinite(kept_share).all()
+    choice = haze_gone([haze_left(passes, depth, edges, offset=1e4)], [kept_share], edges)
+    assert choice.best.tolist() == [1]
+    assert "not decidable" in choice.why
+
+
+@pytest.mark.parametrize("planes", [2, 3, 9])
+def test_few_planes_get_a_k(scene: tuple[np.ndarray, np.ndarray], planes: int) -> None:
+    clean, noisy = (volume[:planes] for volume in scene)
+    depth, passes = np.arange(float(planes)), [noisy, clean + 200, clean + 190]
+    edges = bins([depth])
+    choice = haze_gone([haze_left(passes, depth, edges, offset=180.0)], [structures_kept(passes, depth, edges)], edges)
+    k = choice.at(depth)
+    assert k.shape == (planes,)
+    assert (k >= 1).all()
+    assert ("not decidable" in choice.why) == (planes == 2)
+
+
+def test_a_stack_is_judged_where_its_model_was_not_trained(
+    tiny_stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regions = []
+
+    def seen(passes: Any, depth: Any, edges: Any, valid: Any, region: Any, progress: Any) -> np.ndarray:
+        regions.append(region)
+        return structures_kept(passes, depth, edges, valid, region, progress)
+
+    monkeypatch.setattr(enhancing, "structures_kept", seen)
+    config = load_recipe("contrast", TINY)
+    model = enhancing.enhance([tiny_stack], config, folder=tmp_path / "a", fingerprints=["one"]).model
+    for name in ("one", "another"):
+        enhancing.enhance([tiny_stack], config, model=model, folder=tmp_path / name, fingerprints=[name])
+    trained, again, other = regions
+    _, y, x = next(iter(model.channels[0].fit["held_out"]))
+    patch = model.channels[0].fit["patch"]
+    assert trained.sum() == patch**2
+    assert trained[y : y + patch, x : x + patch].all()
+    np.testing.assert_array_equal(again, trained)
+    assert other is None

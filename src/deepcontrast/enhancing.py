@@ -122,7 +122,7 @@ def enhance(
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
         folder: where checkpoints and passes are kept, so that the same call goes on after an interruption. The
             result's passes are maps of files in it.
-        fingerprints: of the inputs, for the model's provenance.
+        fingerprints: of the inputs, for the model's provenance, and to know an image that a given model was trained on.
         progress: gets events; may raise Cancelled.
 
     Raises:
@@ -135,7 +135,9 @@ def enhance(
     check_mask(mask, placed[0])
     count = placed[0].size("C")
     task: Any = registry.load("tasks", model.task if model else config.task_name)
-    trained_here = model is None
+    # Of several images the order they were trained in is not known, and the squares are numbered by it.
+    known = len(fingerprints) == 1 and model is not None and model.provenance.get("images") == list(fingerprints)
+    trained_on = model is None or known
     histories: list[Mapping[str, Sequence[float]]] = []
     if model is None:
         model, histories = learn(
@@ -161,7 +163,7 @@ def enhance(
             _passes(task, nets, source, fit, used, k_max, folder / "passes" / str(i), device, progress)
             for i, source in work
         ]
-        unseen = [_unseen(source, i, fit) if trained_here else None for i, source in work]
+        unseen = [_unseen(source, i, fit) if trained_on else None for i, source in work]
         choice, brightness = _choose(task, fit, [s for _, s in work], passes, unseen, iterations, mask, progress)
         for (i, source), volumes in zip(work, passes, strict=True):
             one = _finish(task, source, volumes, fit, choice, brightness, folder / "passes" / str(i), progress)
@@ -360,7 +362,10 @@ def _finish(
     rows += contrast_rows(band, method="band_pass", k=None, depth_um=depth_um, valid=valid, **where)
     found = fidelity(raw, enhanced, source.depth, **camera)
     differs = _mapped(folder / f"t{source.t}_c{source.c}_fidelity_map.npy", volume.shape)
-    fidelity_map(raw, enhanced, source.depth, **camera, offset=fit.norm.offset, out=differs, progress=progress)
+    fidelity_map(
+        raw, enhanced, source.depth, **camera, offset=fit.norm.offset, correlation=fit.camera.whiteness[1:],
+        out=differs, progress=progress,
+    )  # fmt: skip
     rows += flagged_rows(differs, method="deepcontrast", k=None, depth_um=depth_um, valid=valid, **where)
     if valid is not None:
         enhanced[~valid] = volume[~valid]

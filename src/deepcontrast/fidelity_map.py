@@ -42,6 +42,7 @@ def fidelity_map(
     gain: float,
     intercept: float,
     offset: float,
+    correlation: tuple[float, float] = (0.0, 0.0),
     valid: NDArray[np.bool_] | None = None,
     out: Volume | None = None,
     progress: Progress = silent,
@@ -59,7 +60,8 @@ def fidelity_map(
     Blind to: resolution that was lost (blurring the other way is explained), haze that was left behind,
     brightness that differs slowly (a factor over 15 px, background over 20 px), and structures that only several
     planes together would show. Differences are from the surroundings: around much that was lost, the dark places
-    count as added, and the other way round.
+    count as added, and the other way round. Noise is taken to be shot noise, correlated between neighbours as it is
+    after a slight blur: in a raw that was denoised or sharpened, too much or too little is flagged.
 
     Args:
         raw: (Z, Y, X) grey levels, camera pattern removed.
@@ -68,6 +70,7 @@ def fidelity_map(
         gain: grey levels per photon of the raw.
         intercept: zero-variance intercept of its camera, grey levels.
         offset: grey level without light in the result.
+        correlation: of the raw's noise between neighbours along y and x, 0 for white noise.
         valid: voxels that hold a measurement; the others say nothing of their surroundings, and the map is 0 there.
         out: where the map goes, (Z, Y, X).
         progress: gets events.
@@ -75,7 +78,7 @@ def fidelity_map(
     out = np.empty(raw.shape, np.float32) if out is None else out
     edges = bins([depth])
     which = np.clip(np.searchsorted(edges, depth, side="right") - 1, 0, len(edges) - 2)
-    spectra = _spectra(raw.shape[1:])
+    spectra = _spectra(raw.shape[1:], correlation)
 
     def transformed(z: int) -> tuple[Volume, Volume]:
         above = np.asarray(result[z], np.float32) - np.float32(offset)
@@ -137,18 +140,19 @@ class _Spectra:
         high: takes the background away.
         fine: blurs by 1 px, which keeps the noise from the fit.
         copies: re-blur without the background (copies, Y, X).
-        filters: matched filters (scales, Y, X), each with the root of its sum of squares in ``gains``.
-        gains: standard deviation that each filter leaves of white noise of 1.
+        filters: matched filters (scales, Y, X).
+        gains: standard deviation that each filter leaves of noise of 1: of every row (scales, Y, 1) and column
+            (scales, 1, X), whose product it is. Near the borders, where the filter sees noise twice, it is more.
     """
 
     high: Volume
     fine: Volume
     copies: Volume
     filters: Volume
-    gains: NDArray[np.float64]
+    gains: tuple[Volume, Volume]
 
 
-def _spectra(shape: tuple[int, ...]) -> _Spectra:
+def _spectra(shape: tuple[int, ...], correlation: tuple[float, float]) -> _Spectra:
     squared = sum(np.meshgrid(*((np.pi * np.arange(n) / n) ** 2 for n in shape), indexing="ij"))
 
     def gaussian(sigma: float) -> Volume:
@@ -156,8 +160,20 @@ def _spectra(shape: tuple[int, ...]) -> _Spectra:
 
     high = 1 - gaussian(WIDE)
     filters = np.stack([gaussian(s) for s in SCALES])
-    gains = np.sqrt((filters.astype(np.float64) ** 2).mean(axis=(1, 2)))
+    rows, columns = (np.stack([_gain(n, s, c) for s in SCALES]) for n, c in zip(shape, correlation, strict=True))
+    gains = rows[:, :, None], columns[:, None, :]
     return _Spectra(high, gaussian(1.0), np.stack([gaussian(s) * high for s in REBLUR]), filters, gains)
+
+
+def _gain(n: int, sigma: float, neighbours: float) -> NDArray[np.float32]:
+    """Return the standard deviation (n,) that a mirrored Gaussian along one axis leaves of noise of 1.
+
+    Noise whose neighbours are correlated by c is taken as blurred noise: c to the power of the squared distance.
+    """
+    identity = fft.dct(np.eye(n), axis=0, norm="ortho")
+    blur = fft.idct(np.exp(-0.5 * (sigma * np.pi * np.arange(n) / n) ** 2)[:, None] * identity, axis=0, norm="ortho")
+    correlation = linalg.toeplitz(np.clip(neighbours, 0.0, 0.95) ** (np.arange(n) ** 2.0))
+    return np.asarray(np.sqrt(((blur @ correlation) * blur).sum(axis=1)), np.float32)
 
 
 def _features(above: Volume) -> Volume:
@@ -205,4 +221,5 @@ def _scores(left: Volume, raw: Volume, gain: float, intercept: float, spectra: _
     level = np.maximum(ndimage.gaussian_filter(raw, 3.0), ndimage.gaussian_filter(raw, 1.0))
     noise = np.sqrt(np.maximum(gain * (level - intercept), gain**2))
     spectrum = _spectrum(left)
-    return np.stack([_image(spectrum * f) / (g * noise) for f, g in zip(spectra.filters, spectra.gains, strict=True)])
+    parts = zip(spectra.filters, *spectra.gains, strict=True)
+    return np.stack([_image(spectrum * matched) / (row * column * noise) for matched, row, column in parts])

@@ -69,7 +69,8 @@ def haze_left(
 
     The median of a plane, blurred by 1.5 px, over its 99th percentile, both above the offset; mean over planes.
     As for the percentile contrast index (DeepContrast, section 4.7), at least half of a plane is taken to hold
-    no structure: light there is haze. Below 0, passes take away more than there was.
+    no structure: light there is haze, and where structures fill more it never goes. Below 0, passes take away more
+    than there was. NaN where nothing is brighter than the offset.
 
     Args:
         passes: raw, then k = 1 .. K; each (Z, Y, X).
@@ -149,7 +150,7 @@ def explained_share(one: NDArray[np.float32], other: NDArray[np.float32], ways: 
     """
     a, b = (x.astype(np.float64) - (x.mean(dtype=np.float64) if len(x) else 0.0) for x in (one, other))
     shared = float(a @ b)
-    # Noise blurred by 1 px is alike over about 12 pixels.
+    # Noise blurred by 1 px is alike over 4 pi pixels (products of two over half of them: this is on the safe side).
     error = float(np.sqrt((a @ a) * (b @ b) * 12 / max(len(a), 1)))
     if not len(a) or shared <= DECIDABLE * error:
         return float("nan")
@@ -169,7 +170,8 @@ def haze_gone(
 
     The first: where the haze falls to ``limit``, linear between whole k; all of them where it never does. The
     second: the largest k that explains at least the best share of k >= 1, less ``loss``. Several stacks are
-    averaged. A bin where this cannot be told takes the k of its nearest neighbour.
+    averaged. Passes from which on nothing is brighter than the offset do not count. A bin where this cannot be told
+    takes the k of its nearest neighbour.
 
     Args:
         haze: of every stack, see :func:`haze_left`.
@@ -182,11 +184,13 @@ def haze_gone(
     centres = (edges[:-1] + edges[1:]) / 2
     best = np.full(len(centres), np.nan)
     for b in range(len(centres)):
-        if np.isfinite(h[b]).all() and np.isfinite(q[b, 1:]).all():
-            best[b] = min(falls_to(h[b], limit), 1 + int(np.flatnonzero(q[b, 1:] >= q[b, 1:].max() - loss)[-1]))
+        count = int(np.argmin(np.append(np.isfinite(h[b] + q[b]), False)))
+        if count > 1:
+            share = q[b, 1:count]
+            best[b] = min(falls_to(h[b, :count], limit), 1 + int(np.flatnonzero(share >= share.max() - loss)[-1]))
     decided = np.flatnonzero(np.isfinite(best))
     if not len(decided):
-        return fixed(1, "k = 1: not decidable, no two neighbouring planes share structure beyond their noise")
+        return fixed(1, "k = 1: not decidable, no plane above the offset has two neighbours that share its structure")
     for b in np.flatnonzero(np.isnan(best)).tolist():
         best[b] = best[decided[np.argmin(np.abs(decided - b))]]
     return Choice(

@@ -91,9 +91,9 @@ def enhance_images(
     marked = None if mask is None else open_stack(mask).volume() > 0
     voxels = sum(int(np.prod(stack.shape)) for stack in stacks.values())
     passes = iterations or config.predict.iterations
-    # K + 1 passes, result and fidelity map in float, the file that is written; less what a resumed run has.
+    # K + 1 passes, result and fidelity map in float, the files that are written; less what a resumed run has.
     there = size_of(partial_folder(out)) if resume else 0
-    check_space(out, voxels * 4 * (passes + 4) + 50_000_000 - there)
+    check_space(out, voxels * 4 * (passes + 4 + fidelity_map) + 50_000_000 - there)
     where = choose_device(device)
     with (
         working(out, job, resume=resume, overwrite=overwrite, inputs=inputs, machine=machine(where)) as work,

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 from matplotlib.ticker import MaxNLocator
-from scipy import stats
+from scipy import ndimage, stats
 
 from deepcontrast.report.canvas import ENHANCED, INK, RAW, new_figure, plain_style, png_bytes, room, say
 from deepcontrast.report.data import Array
@@ -237,15 +237,17 @@ def fidelity_map(panels: Sequence[tuple[str, Array, Array, Array]], flagged_from
     """
     _, height, width = np.shape(panels[0][1:])
     with plain_style():
-        figure = new_figure(1120, len(panels) * (370 * height / width + 22))
+        figure = new_figure(1120, len(panels) * (float(np.clip(370 * height / width, 60, 740)) + 22))
         rows = figure.subplots(len(panels), 3, squeeze=False)
         for axes, (label, raw, result, score) in zip(rows, panels, strict=True):
             block = max(1, -(-max(height, width) // 620))
-            small = [image[::block, ::block] for image in (raw, result, score)]
-            marked = np.repeat(small[1][..., None], 3, axis=2)
-            for chosen, colour in ((small[2] > flagged_from, LOST), (small[2] < -flagged_from, ADDED)):
+            before, after = (image[::block, ::block] for image in (raw, result))
+            marked = np.repeat(after[..., None], 3, axis=2)
+            for sign, colour in ((1, LOST), (-1, ADDED)):
+                # A mark of one pixel must not fall between those that are shown.
+                chosen = ndimage.maximum_filter(sign * score, block)[::block, ::block] > flagged_from
                 marked[chosen] = 0.35 * marked[chosen] + 0.65 * np.array(to_rgb(colour))
-            for panel, image, name in zip(axes, (small[0], small[1], marked), ("raw", "result", "marked"), strict=True):
+            for panel, image, name in zip(axes, (before, after, marked), ("raw", "result", "marked"), strict=True):
                 panel.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
                 panel.set_title(f"{name}, {label}" if name == "raw" else name)
                 panel.set_axis_off()

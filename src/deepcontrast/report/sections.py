@@ -233,16 +233,18 @@ def fidelity_map(data: ReportData, shown: list[int]) -> dict[str, Any] | None:
         pictures = [np.clip((p - low) / (high - low), 0, 1) for low, high, p in shades]
         panels.append((place(data, z), pictures[0], pictures[1], score))
     png = figures.fidelity_map(panels, data.flagged_from)
-    area = np.stack(
-        [[(plane > data.flagged_from).mean(), (plane < -data.flagged_from).mean()] for plane in data.fidelity_map]
-    )
+    area = np.full((len(data.fidelity_map), 2), np.nan)
+    for z, plane in enumerate(data.fidelity_map):
+        known = plane if data.valid is None else plane[data.valid[z]]
+        if known.size:
+            area[z] = (known > data.flagged_from).mean(), (known < -data.flagged_from).mean()
     curve = figures.flagged_area(data.depth_um, area, depth_axis(data))
     return {
         "plot": Plot(data_uri(png), "raw and result, with what was lost and added marked", 1120),
         "curve": Plot(data_uri(curve), "flagged area against depth", 1120),
         "limit": f"{data.flagged_from:g}",
-        "lost": f"{100 * area[:, 0].mean():.2g} %",
-        "added": f"{100 * area[:, 1].mean():.2g} %",
+        "lost": f"{np.nanmean(area[:, 0]):.1%}",
+        "added": f"{np.nanmean(area[:, 1]):.1%}",
     }
 
 
