@@ -39,9 +39,9 @@ def band_pass_2d(volume: NDArray[np.float32], *, low: float = 1.0, high: float =
 
 
 def suggested(scene: Scene) -> dict[str, Any]:
-    """Return a blur of half the structures' half width, at least 1 pixel, minus one of five times that half width.
+    """Return a blur of 1 pixel minus one of 20 pixels, or of five times the structures' half width where that is more.
 
     As for ImageJ's "Bandpass Filter": what is filtered away is clearly smaller than the smallest and clearly
-    larger than the largest structure. Noise has the size of a pixel; structures differ in size about twofold.
+    larger than the largest structure. Noise has the size of a pixel.
     """
-    return {"low": max(1.0, scene.radius / 2), "high": max(5.0, 5 * scene.radius)}
+    return {"low": 1.0, "high": max(20.0, 5 * scene.radius)}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Column(NamedTuple):
-    """A column: metric, heading, what a sentence calls it, and whether more of it is better (1) or worse (-1)."""
+    """A column: metric, heading, what a sentence calls it, and whether more of it is better (1), worse (-1), or neither (0)."""
 
     metric: str
     head: str
@@ -28,9 +28,9 @@ TRUTH = (
     Column("psnr", "PSNR", "PSNR"),
 )
 LABELS = (Column("seg", "SEG", "SEG"), Column("error", "ERROR", "ERROR", -1))
-CONTRAST = (Column("wci", "WCI", "WCI"),)
+CONTRAST = (Column("wci", "WCI", "WCI", 0),)
 BLIND = (
-    Column("pci", "PCI", "PCI"),
+    Column("pci", "PCI", "PCI", 0),
     Column("fidelity_correlation", "fidelity", "correlation with the raw's structures"),
     Column("fidelity_unsupported", "unsupp.", "share of structures without support in the raw", -1),
 )
