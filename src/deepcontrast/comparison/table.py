@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Column(NamedTuple):
-    """A column: metric, heading, what a sentence calls it, and whether more of it is better (1), worse (-1), or neither (0)."""
+    """A column: metric, heading, what a sentence calls it; more of it is better (1), worse (-1) or neither (0)."""
 
     metric: str
     head: str
