@@ -14,6 +14,7 @@ from deepcontrast.depth import depth_unit
 from deepcontrast.enhancing import Restored
 from deepcontrast.evaluation import Row, by_plane, contrast_rows, fidelity, fidelity_rows, mean_known, truth_rows
 from deepcontrast.metrics.iou import iou
+from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.report.compare_data import ON_TRUTH, OURS, RAW, MethodResult
 
 Volume = NDArray[np.float32]
@@ -66,6 +67,7 @@ class Scorer:
         gain, intercept: of the camera.
         clean: the raw (Z, Y, X) without camera pattern and empty voxels.
         known: truth, mask and labels.
+        progress: gets events.
     """
 
     one: Restored
@@ -73,6 +75,7 @@ class Scorer:
     intercept: float
     clean: Volume
     known: Known
+    progress: Progress = silent
 
     @property
     def everything(self) -> Box:
@@ -125,10 +128,13 @@ class Scorer:
         in_um = depth_unit(source.stack) == "um"
         depth_um = [float(d) if in_um else None for d in source.depth]
         where: dict[str, Any] = {"method": job.name, "k": job.k, "t": source.t, "c": source.c}
+        self.progress(Event("score", 0, 3, {"method": job.label}))
         rows = contrast_rows(volume, depth_um=depth_um, valid=valid, **where)
+        self.progress(Event("score", 1, 3, {"method": job.label}))
         rows += truth_rows(
             volume, known.truth, known.mask, labels=known.labels, depth_um=depth_um, valid=valid, **where
         )
+        self.progress(Event("score", 2, 3, {"method": job.label}))
         if known.truth is None:
             found = fidelity(
                 self.clean[region], np.asarray(volume), source.depth,

@@ -111,7 +111,7 @@ def compare(
     one, fit = enhanced.restored[0][0][0], enhanced.fits[0]
     task: Any = registry.load("tasks", enhanced.model.task)
     clean = task.clean(one.source.volume(), fit, one.source.invalid)
-    scorer = Scorer(one, fit.camera.gain, fit.camera.intercept, clean, known)
+    scorer = Scorer(one, fit.camera.gain, fit.camera.intercept, clean, known, progress)
     scene = scene_of(clean, enhanced.stacks[0], fit)
     scored = []
     for label, k, volume in own(one):
