@@ -37,8 +37,8 @@ class Row:
     reason: str = ""
 
 
-CORRELATION, UNSUPPORTED = 0.9, 0.02
-"""Limits of a faithful result: docs/decisions.md says what untouched and over-iterated stacks give."""
+UNSUPPORTED = 0.02
+"""Share of unsupported components above which a result is not trusted: docs/decisions.md says why."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ from deepcontrast.progress import Event, Progress, silent
 THRESHOLD = 4.0
 """Standard deviations of the raw's noise from which a difference is flagged."""
 
+FLAGGED = 0.1
+"""Share of a fifth of the depth above which a result is not the raw's any more."""
+
 SCALES = (0.45, 0.7, 1.1, 1.7, 2.6, 4.3)
 """Widths (Gaussian sigma, px) of the structures looked for: 1 to 10 px across at half maximum."""
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from deepcontrast import registry
 from deepcontrast.depth import depth_unit
 from deepcontrast.enhancing import Enhanced, Restored
-from deepcontrast.evaluation import CORRELATION, UNSUPPORTED, Row
-from deepcontrast.fidelity_map import THRESHOLD
+from deepcontrast.evaluation import FIFTHS, UNSUPPORTED, Row, by_plane, mean_known
+from deepcontrast.fidelity_map import FLAGGED, THRESHOLD
 from deepcontrast.report.data import ReportData
 
 TILE = 64
@@ -125,37 +125,37 @@ def summary(one: Restored) -> tuple[str, ...]:
         gained,
         f"The network was applied {times}.",
         *_verdict(one),
-        _flagged(one),
     )
 
 
-def _flagged(one: Restored) -> str:
-    """Return how much of the image differs from the raw by more than its noise, in a sentence."""
-    lost, added = (
-        float(np.mean([row.value for row in one.rows if row.metric == name and row.value is not None] or [0.0]))
-        for name in ("lost_area", "added_area")
-    )
-    return (
-        f"Structure was lost in {lost:.1%} of the area and added in {added:.1%}, beyond what the raw's noise explains; "
-        f"the map below shows where."
-    )
+def _flagged(one: Restored) -> tuple[float, float, float, float]:
+    """Return lost and added area: their means over the planes, and their worst fifth of the depth."""
+    order = np.argsort(one.source.depth, kind="stable")
+    found = []
+    for name in ("lost_area", "added_area"):
+        area = by_plane((row for row in one.rows if row.metric == name), len(order))[name]
+        fifths = [mean_known(area[part]) for part in np.array_split(order, min(FIFTHS, len(order)))]
+        found.append((mean_known(area), float(np.nanmax(fifths, initial=0.0))))
+    (lost, worst_lost), (added, worst_added) = found
+    return lost, added, worst_lost, worst_added
 
 
 def _verdict(one: Restored) -> tuple[str, ...]:
     """Return whether the result is still the raw's, in sentences."""
-    worst = min(one.fidelity, key=lambda part: part.correlation)
+    correlation = min(part.correlation for part in one.fidelity)
     count = sum(part.components for part in one.fidelity)
     lone = sum(part.unsupported for part in one.fidelity)
+    lost, added, worst_lost, worst_added = _flagged(one)
     found = (
-        f"re-blurred, it correlates with the raw's structures by {worst.correlation:.2f} or better in every fifth "
-        f"of the depth"
+        f"structure was lost in {lost:.1%} of the area and added in {added:.1%} (in the worst fifth of the depth "
+        f"{worst_lost:.1%} and {worst_added:.1%}), beyond what the raw's noise explains; the map below shows where"
     )
-    faithful = worst.correlation >= CORRELATION
     explained = (
-        f"The result still explains the raw: {found} (limit {CORRELATION:g})."
-        if faithful
-        else f"Caution: the result explains the raw poorly: {found}; below {CORRELATION:g} structures may be lost or "
-        "noise may outweigh them. Look at the raw beside it, or take fewer iterations."
+        f"The result still explains the raw: {found}. Re-blurred, it correlates with the raw's structures by "
+        f"{correlation:.2f} or better in every fifth of the depth, noise included."
+        if max(worst_lost, worst_added) <= FLAGGED
+        else f"Caution: the result differs from the raw: {found}; {FLAGGED:.0%} is too much. Look at the raw beside "
+        "it, or take fewer iterations."
     )
     if not count:
         return explained, "No structure in the result is bright enough to be checked one by one against the raw."
