@@ -9,7 +9,7 @@ noise, and the result (k = 2) comes from the raw without them. Added: they are d
 brightness, as `enhance` writes it. A structure counts as flagged where the map is marked, with the right sign, within
 3 px of its centre; `by chance` is the same where nothing was drawn. Then: the area flagged on the raw's own independent
 half (photons split in two) and for k = 1 .. 6; and how much of what k = 6 lost is flagged. Models are kept in DIR and
-used again.
+used again. `--share 0` flags what exceeds the noise, however small it is beside the structures around.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from deepcontrast import registry
 from deepcontrast.brightness import match_brightness
 from deepcontrast.depth import bins
 from deepcontrast.enhancing import learn
-from deepcontrast.fidelity_map import fidelity_map, flagged
+from deepcontrast.fidelity_map import SHARE, fidelity_map, flagged
 from deepcontrast.model import load_model, save_model
 from deepcontrast.prediction import load_nets, predict_pass
 from deepcontrast.recipe import load_recipe
@@ -43,7 +43,8 @@ Volume = NDArray[np.float32]
 class Trained:
     """The network of one volume, applied to planes."""
 
-    def __init__(self, stack: Stack, seed: int, file: Path) -> None:
+    def __init__(self, stack: Stack, seed: int, file: Path, share: float) -> None:
+        self.share = share
         if not file.exists():
             with tempfile.TemporaryDirectory() as folder:
                 save_model(file, learn([stack], load_recipe("contrast", train__seed=seed), folder=Path(folder))[0])
@@ -62,7 +63,7 @@ class Trained:
         return image
 
     def map(self, raw: Volume, result: Volume, depth: NDArray[np.float64]) -> NDArray[np.int8]:
-        return flagged(fidelity_map(raw, result, depth, **self.camera, offset=self.fit.norm.offset))
+        return flagged(fidelity_map(raw, result, depth, **self.camera, offset=self.fit.norm.offset, share=self.share))
 
 
 def structures(
@@ -154,14 +155,14 @@ def table(name: str, share: NDArray[np.float64], chance: float) -> None:
     print(f"by chance: {chance:.1%}", flush=True)
 
 
-def main(volumes: list[str], folder: Path) -> None:
+def main(volumes: list[str], folder: Path, share: float) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for volume in volumes:
         kind, seed, light = volume.split(":")
         made = registry.load("synth", kind)(shape=(40, 160, 160), seed=int(seed), light=float(light))
         stack = Stack(made.raw, "ZYX", Optics(voxel_size=made.optics.voxel_size, surface="first"))
-        net = Trained(stack, int(seed), folder / f"{kind}_{seed}_{light}.safetensors")
+        net = Trained(stack, int(seed), folder / f"{kind}_{seed}_{light}.safetensors", share)
         raw = TASK.clean(made.raw, net.fit)
         depth = np.arange(len(raw), dtype=np.float64)
         rng = np.random.default_rng(int(seed))
@@ -180,5 +181,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("volumes", nargs="+", metavar="PHANTOM:SEED:PHOTONS")
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--share", type=float, default=SHARE, help="of the structures around; 0: the noise alone")
     given = parser.parse_args()
-    main(given.volumes, given.folder)
+    main(given.volumes, given.folder, given.share)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from deepcontrast.cli import run
-from deepcontrast.fidelity_map import THRESHOLD, _scores, _spectra, fidelity_map, flagged, flagged_rows
+from deepcontrast.fidelity_map import THRESHOLD, _noise, _scores, _spectra, fidelity_map, flagged, flagged_rows
 from deepcontrast.io import open_stack, write_stack
 from deepcontrast.stack import Optics, Stack
 
@@ -191,7 +191,25 @@ def test_pure_noise_leaves_scores_of_one_at_every_place_also_where_neighbours_ar
     noise = (noise / noise.std()).astype(np.float32)
     level = np.full((40, 44), 1e6, np.float32)
     # At a million grey levels and a gain of 1e-6 the shot noise has a deviation of 1.
-    scores = np.stack([_scores(plane, level, 1e-6, 0.0, spectra) for plane in noise])
+    one = _noise(level, 1e-6, 0.0)
+    scores = np.stack([_scores(plane, one, spectra) for plane in noise])
     deviation = scores.std(axis=0)
     for place in (np.s_[:, 15:25, 15:25], np.s_[:, :1, 15:25], np.s_[:, :1, :1], np.s_[:, 39:, 43:]):
         np.testing.assert_allclose(deviation[place].mean(axis=(1, 2)), 1, atol=0.15 if blur else 0.12)
+
+
+def test_in_a_bright_stack_a_small_difference_is_not_flagged_and_a_lost_structure_is(
+    scene: tuple[Volume, Volume],
+) -> None:
+    photons = 400 * scene[0]
+    raw = recorded(photons)
+    # A tenth less contrast in every second structure is far above the noise of so much light.
+    stripes = np.where(np.arange(100) // 10 % 2, 0.9, 1.0).astype(np.float32)
+    result = scene[1] * stripes * GAIN + INTERCEPT
+    depth = np.arange(10.0)
+    camera = {"gain": GAIN, "intercept": INTERCEPT, "offset": INTERCEPT}
+    assert (flagged(fidelity_map(raw, result, depth, **camera, share=0.0)) != 0).mean() > 0.2
+    assert (flagged(fidelity_map(raw, result, depth, **camera)) != 0).mean() < 0.1
+    gone = result.copy()
+    gone[5, 40:60, 40:60] = INTERCEPT
+    assert (flagged(fidelity_map(raw, gone, depth, **camera))[5, 40:60, 40:60] > 0).mean() > 0.3

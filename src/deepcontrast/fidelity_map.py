@@ -16,6 +16,9 @@ from deepcontrast.progress import Event, Progress, silent
 THRESHOLD = 4.0
 """Standard deviations of the raw's noise from which a difference is flagged."""
 
+SHARE = 0.25
+"""Share of the structures around it that a difference must have to be flagged."""
+
 FLAGGED = 0.1
 """Share of a fifth of the depth above which a result is not the raw's any more."""
 
@@ -46,6 +49,7 @@ def fidelity_map(
     intercept: float,
     offset: float,
     correlation: tuple[float, float] = (0.0, 0.0),
+    share: float = SHARE,
     valid: NDArray[np.bool_] | None = None,
     out: Volume | None = None,
     progress: Progress = silent,
@@ -53,7 +57,9 @@ def fidelity_map(
     """Return how far the raw is above (+, lost) or below (-, added) what the result explains (Z, Y, X).
 
     Values are standard deviations of the raw's noise, of the structure size (1 to 10 px) at which the
-    difference is largest.
+    difference is largest. In a bright stack the noise is so small that nothing is explained within it: where the
+    difference is less than a share of the structures around it (their root mean square within about 15 px, and
+    what raw and result have at the place), the value is cut to the threshold from which it would be flagged.
 
     The raw, without its background, is explained by a non-negative mixture of copies of the result: as it is
     and with its brightness to the power 1/2, each re-blurred by 0 to 16 px, one mixture per depth bin, times a
@@ -74,6 +80,7 @@ def fidelity_map(
         intercept: zero-variance intercept of its camera, grey levels.
         offset: grey level without light in the result.
         correlation: of the raw's noise between neighbours along y and x, 0 for white noise.
+        share: of the structures around, see above; 0 asks for the noise alone.
         valid: voxels that hold a measurement; the others say nothing of their surroundings, and the map is 0 there.
         out: where the map goes, (Z, Y, X).
         progress: gets events.
@@ -96,12 +103,12 @@ def fidelity_map(
             tones, target = transformed(z)
             structure = _image(target * spectra.high)
             model = _image(np.einsum("tc,tyx,cyx->yx", weights, tones, spectra.copies, optimize=True))
-            left = structure - _factor(structure, model) * model
+            model *= _factor(structure, model)
             if valid is not None:
-                left[~valid[z]] = 0
-            scores = _scores(left, np.asarray(raw[z]), gain, intercept, spectra)
-            high, low = scores.max(axis=0), scores.min(axis=0)
-            out[z] = np.where(high >= -low, high, low)
+                structure[~valid[z]] = model[~valid[z]] = 0
+            noise = _noise(np.asarray(raw[z]), gain, intercept)
+            shown, explained = (_scores(image, noise, spectra) for image in (structure, model))
+            out[z] = _largest(shown, explained, share)
             if valid is not None:
                 out[z][~valid[z]] = 0
             done += 1
@@ -219,10 +226,26 @@ def _factor(high: Volume, model: Volume) -> Volume:
     return np.asarray(np.maximum(above + power, 0) / (below + power + 1e-30), np.float32)
 
 
-def _scores(left: Volume, raw: Volume, gain: float, intercept: float, spectra: _Spectra) -> Volume:
-    """Return matched-filter scores (scales, Y, X) in standard deviations of the raw's shot noise."""
+def _noise(raw: Volume, gain: float, intercept: float) -> Volume:
+    """Return the standard deviation of a plane's shot noise (Y, X)."""
     level = np.maximum(ndimage.gaussian_filter(raw, 3.0), ndimage.gaussian_filter(raw, 1.0))
-    noise = np.sqrt(np.maximum(gain * (level - intercept), gain**2))
-    spectrum = _spectrum(left)
+    return np.asarray(np.sqrt(np.maximum(gain * (level - intercept), gain**2)), np.float32)
+
+
+def _scores(image: Volume, noise: Volume, spectra: _Spectra) -> Volume:
+    """Return matched-filter scores (scales, Y, X) in standard deviations of the raw's shot noise."""
+    spectrum = _spectrum(image)
     parts = zip(spectra.filters, *spectra.gains, strict=True)
     return np.stack([_image(spectrum * matched) / (row * column * noise) for matched, row, column in parts])
+
+
+def _largest(shown: Volume, explained: Volume, share: float) -> Volume:
+    """Return the difference of two scores (scales, Y, X) that is largest among the scales (Y, X), or its cut."""
+    differences = shown - explained
+    scale = np.abs(differences).argmax(axis=0)[None]
+    [difference], [one], [other] = (np.take_along_axis(x, scale, axis=0) for x in (differences, shown, explained))
+    around = np.stack([np.sqrt(ndimage.uniform_filter(x * x, 2 * int(NEIGHBOURHOOD) + 1)) for x in shown])
+    [around] = np.take_along_axis(around, scale, axis=0)
+    size = np.maximum(np.maximum(np.abs(one), np.abs(other)), around)
+    cut = np.clip(difference, -THRESHOLD, THRESHOLD)
+    return np.asarray(np.where(np.abs(difference) >= share * size, difference, cut), np.float32)
