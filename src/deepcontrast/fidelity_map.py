@@ -16,7 +16,7 @@ from deepcontrast.progress import Event, Progress, silent
 THRESHOLD = 4.0
 """Standard deviations of the raw's noise from which a difference is flagged."""
 
-SHARE = 0.25
+SHARE = 0.2
 """Share of the structures around it that a difference must have to be flagged."""
 
 FLAGGED = 0.1
