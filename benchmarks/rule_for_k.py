@@ -34,6 +34,7 @@ from deepcontrast.enhancing import learn
 from deepcontrast.explain import band, copies
 from deepcontrast.metrics.iou import iou
 from deepcontrast.metrics.ssim import ssim
+from deepcontrast.patches import unseen
 from deepcontrast.prediction import load_nets, predict_pass
 from deepcontrast.recipe import load_recipe
 from deepcontrast.select import LOSS, Choice, explained_share, haze_gone, haze_left, structures_kept
@@ -125,9 +126,7 @@ def measure(number: int, made: Any, file: Path) -> dict[str, NDArray[np.float64]
     depth = np.arange(len(made.truth)) * float(made.optics.voxel_size[0])
     edges = bins([depth])
     which = np.clip(np.searchsorted(edges, depth, side="right") - 1, 0, len(edges) - 2)
-    region = np.zeros(made.truth.shape[1:], bool)
-    for _, y, x in data["held"]:
-        region[y : y + int(data["patch"]), x : x + int(data["patch"])] = True
+    region = unseen([tuple(square) for square in data["held"]], int(data["patch"]), made.truth.shape[1:])
     brightness = match_brightness([passes], [depth], edges, [None])
 
     def scored(volume: Volume) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from deepcontrast.errors import InputError, OutputError
 from deepcontrast.evaluation import Fidelity, Row, contrast_rows, fidelity, fidelity_rows
 from deepcontrast.fidelity_map import fidelity_map, flagged_rows
 from deepcontrast.model import Channel, Model
+from deepcontrast.patches import unseen
 from deepcontrast.prediction import load_nets, predict_pass
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.select import Choice, by_mask, fixed, haze_gone, haze_left, structures_kept
@@ -163,8 +164,12 @@ def enhance(
             _passes(task, nets, source, fit, used, k_max, folder / "passes" / str(i), device, progress)
             for i, source in work
         ]
-        unseen = [_unseen(source, i, fit) if trained_on else None for i, source in work]
-        choice, brightness = _choose(task, fit, [s for _, s in work], passes, unseen, iterations, mask, progress)
+        fields = [(source.stack.size("Y"), source.stack.size("X")) for _, source in work]
+        regions = [
+            unseen(fit.held_out, fit.patch, field, i) if trained_on else None
+            for (i, _), field in zip(work, fields, strict=True)
+        ]
+        choice, brightness = _choose(task, fit, [s for _, s in work], passes, regions, iterations, mask, progress)
         for (i, source), volumes in zip(work, passes, strict=True):
             one = _finish(task, source, volumes, fit, choice, brightness, folder / "passes" / str(i), progress)
             if source.t == 0:
@@ -296,7 +301,7 @@ def _choose(
     fit: Any,
     sources: Sequence[Source],
     passes: Sequence[tuple[Volume, ...]],
-    unseen: Sequence[NDArray[np.bool_] | None],
+    regions: Sequence[NDArray[np.bool_] | None],
     iterations: int | None,
     mask: NDArray[np.bool_] | None,
     progress: Progress,
@@ -315,20 +320,11 @@ def _choose(
     if mask is not None:
         return by_mask(first[0][1], mask, valid[0]), brightness
     haze, kept = [], []
-    regions = [region for source, region in zip(sources, unseen, strict=True) if source.t == 0]
+    regions = [region for source, region in zip(sources, regions, strict=True) if source.t == 0]
     for (source, volumes), known, region in zip(first, valid, regions, strict=True):
         haze.append(haze_left(volumes, source.depth, edges, offset=fit.norm.offset, valid=known))
         kept.append(structures_kept(volumes, source.depth, edges, known, region, progress))
     return haze_gone(haze, kept, edges), brightness
-
-
-def _unseen(source: Source, stack: int, fit: Any) -> NDArray[np.bool_]:
-    """Return the pixels (Y, X) of a stack, by its number, that were held out of training through all planes."""
-    region = np.zeros((source.stack.size("Y"), source.stack.size("X")), bool)
-    for of, y, x in fit.held_out:
-        if of == stack:
-            region[y : y + fit.patch, x : x + fit.patch] = True
-    return region
 
 
 def _finish(

@@ -55,6 +55,15 @@ def hold_out(
     return tuple(columns)
 
 
+def unseen(held_out: Sequence[Column], patch: int, shape: tuple[int, int], stack: int = 0) -> NDArray[np.bool_]:
+    """Return the pixels (Y, X) of a stack, by its number, that were held out of training through all planes."""
+    region = np.zeros(shape, bool)
+    for of, y, x in held_out:
+        if of == stack:
+            region[y : y + patch, x : x + patch] = True
+    return region
+
+
 def jitter(patch: int) -> int:
     """Return the spacing of the grid of corners that a patch is drawn from."""
     return max(1, patch // 8)

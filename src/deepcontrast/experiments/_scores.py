@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from deepcontrast.depth import bins
 from deepcontrast.evaluation import depth_means, fidelity, truth_rows
 from deepcontrast.experiments import Cell, Run, Subject
+from deepcontrast.patches import unseen
 from deepcontrast.select import structures_kept
 from deepcontrast.task import Source
 
@@ -45,13 +46,13 @@ DEFINITIONS = {
     "squares per plane (CARE); 'foreground': mean over the mask dilated by 3 px; 'clipped': grey levels below the "
     "plane's median set to it",
     "neighbours": "share of the structures, high-passed, that the raw planes above and below have in common which the "
-    "re-blurred result explains (free of noise; mean over parts of the depth)",
+    "re-blurred result explains, in the square that training did not see (free of noise; mean over parts of the depth)",
     "correlation": "of the raw's structure band with its best fit by the re-blurred result",
     "unsupported": "share of the result's components over 9 voxels with nothing in the raw at their place",
 }
 
 
-def measure(subject: Subject, source: Source, raw: Volume, result: Volume, camera: Any) -> dict[str, Cell]:
+def measure(subject: Subject, source: Source, raw: Volume, result: Volume, fit: Any) -> dict[str, Cell]:
     """Return the scores of a result (Z, Y, X) by name, ``None`` where undefined.
 
     Args:
@@ -59,7 +60,7 @@ def measure(subject: Subject, source: Source, raw: Volume, result: Volume, camer
         source: depth of the planes, and which voxels hold a measurement.
         raw: (Z, Y, X), camera pattern removed.
         result: (Z, Y, X), in the same grey levels.
-        camera: gain and intercept of the raw's noise.
+        fit: numbers of the stack: the raw's noise, and the square that training did not see.
     """
     found: dict[str, Cell] = {}
     valid = source.invalid.valid
@@ -72,7 +73,9 @@ def measure(subject: Subject, source: Source, raw: Volume, result: Volume, camer
         values = {name: _number(float(mean[0])) for name, mean in means.items()}
         values |= {row.metric: row.value for row in rows if row.z is None}
         found |= {name: values[name] for name in TRUTH if name in values}
-    score = structures_kept([raw, result], source.depth, bins([source.depth]), valid)[:, 1]
+    region = unseen(fit.held_out, fit.patch, raw.shape[1:])
+    score = structures_kept([raw, result], source.depth, bins([source.depth]), valid, region)[:, 1]
+    camera = fit.camera
     parts = fidelity(raw, result, source.depth, gain=camera.gain, intercept=camera.intercept, valid=valid)
     components = sum(part.components for part in parts)
     found["neighbours"] = float(score[np.isfinite(score)].mean()) if np.isfinite(score).any() else None

@@ -47,7 +47,7 @@ def bias_ablation(
             passes = [raw, *network.passes(raw, times, progress=progress)]
             shown |= {"raw": raw, f"k = {k_shown}, {name}": passes[k_shown]}
             for k, result in enumerate(passes):
-                scores = measure(subject, source, raw, result, network.fit.camera)
+                scores = measure(subject, source, raw, result, network.fit)
                 runs.append({"stack": subject.name, "seed": seed, "network": name, "k": k, **scores})
         if subject.truth is not None:
             shown["truth"] = subject.truth

@@ -79,7 +79,7 @@ def cross_application(
                 label = OWN if which == name else OTHER
                 shown[label] = applied.passes(raw, times, fit=own.fit, progress=progress)[-1]
             for label in (RAW, OWN, OTHER):
-                scores = measure(subject, source, raw, shown[label], own.fit.camera)
+                scores = measure(subject, source, raw, shown[label], own.fit)
                 runs.append({"stack": name, "seed": seed, "restored by": label, **scores})
             if seed == seeds[0]:
                 z = shown_planes(source.depth)[1]

@@ -82,12 +82,12 @@ def training_amount(
             network = learned(source, settings, task=limited, fit=fit, device=device, progress=progress)
             raw = clean(network, source)
             if "raw" not in shown:
-                scores = measure(subject, source, raw, raw, fit.camera)
+                scores = measure(subject, source, raw, raw, fit)
                 runs.append({"stack": subject.name, "seed": seed, "crops": "raw", **scores})
                 shown["raw"] = raw
             result = network.passes(raw, times, progress=progress)[-1]
             shown[f"{amount} crops"] = result
-            scores = measure(subject, source, raw, result, fit.camera)
+            scores = measure(subject, source, raw, result, fit)
             runs.append({"stack": subject.name, "seed": seed, "crops": amount, **scores})
         if not pictures:
             planes = shown_planes(source.depth)

@@ -57,8 +57,8 @@ def wrong_normalisation(
             right = shown[FITTED]
             change = float(np.sqrt(np.mean((result - right) ** 2)) / max(float(right.std()), 1e-12))
             where: dict[str, Cell] = {"stack": subject.name, "seed": seed, "normalisation": name, "change": change}
-            runs.append({**where, "offset": norm.offset, **measure(subject, source, raw, result, fit.camera)})
-        scores = measure(subject, source, raw, raw, network.fit.camera)
+            runs.append({**where, "offset": norm.offset, **measure(subject, source, raw, result, fit)})
+        scores = measure(subject, source, raw, raw, network.fit)
         runs.append({"stack": subject.name, "seed": seed, "normalisation": "raw", "change": None, **scores})
         if not pictures:
             planes = shown_planes(source.depth)[:2]

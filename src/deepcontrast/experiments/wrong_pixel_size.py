@@ -62,7 +62,7 @@ def wrong_pixel_size(
     for subject, seed in pairs(subjects, seeds):
         source, settings = source_of(subject), seeded(config, seed)
         network = learned(source, settings, device=device, progress=progress)
-        raw, camera = clean(network, source), network.fit.camera
+        raw = clean(network, source)
         results: dict[tuple[str, float], Volume] = {}
         for factor in FACTORS:
             results[SCALED, factor] = rescaled(rescaled(raw, factor), raw.shape[1:])
@@ -73,7 +73,7 @@ def wrong_pixel_size(
             other = learned(source, settings, fit=wrong, device=device, progress=progress)
             results[RETRAINED, factor] = other.passes(raw, times, progress=progress)[-1]
         for (which, factor), result in sorted(results.items(), key=lambda item: item[0][1]):
-            scores = measure(subject, source, raw, result, camera)
+            scores = measure(subject, source, raw, result, network.fit)
             runs.append({"stack": subject.name, "seed": seed, "result": which, "factor": factor, **scores})
         if not pictures:
             planes = shown_planes(source.depth)[:2]
