@@ -170,3 +170,15 @@ def test_few_clipped_voxels_are_clipped_and_said() -> None:
     assert written.array.min() == 0
     assert "0.05% of the voxels were clipped" in written.note
     assert to_dtype(image, np.dtype(np.float32)).array.min() == -20
+
+
+@pytest.mark.parametrize("axes", ["YX", "ZYX", "TZYX", "CYX", "TCZYX"])
+def test_a_frame_reads_what_the_volume_has(axes: str, rng: np.random.Generator) -> None:
+    sizes = {"T": 2, "C": 3, "Z": 4, "Y": 5, "X": 6}
+    stack = Stack(rng.integers(0, 99, [sizes[a] for a in axes]), axes)
+    t, c = stack.size("T") - 1, stack.size("C") - 1
+    frame, volume = stack.frame(t, c), stack.volume(t, c)
+    assert (frame.shape, frame.dtype, len(frame)) == (volume.shape, volume.dtype, len(volume))
+    for key in (slice(None), 0, (slice(0, 1), slice(1, 3)), (0, slice(None), slice(2, 6)), (slice(0, 4), 2, 3)):
+        np.testing.assert_array_equal(frame[key], volume[key])
+    np.testing.assert_array_equal(np.asarray(frame), volume)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,6 +81,10 @@ class Stack:
         """Return the index of one time point and channel; axes the stack does not have are passed over."""
         return tuple({"T": t, "C": c}.get(axis, slice(None)) for axis in self.axes)
 
+    def frame(self, t: int = 0, c: int = 0) -> Frame:
+        """Return one time point and channel (Z, Y, X), unread."""
+        return Frame(self, t, c)
+
     def volume(self, t: int = 0, c: int = 0) -> NDArray[Any]:
         """Return one time point and channel as an array (Z, Y, X); Z is 1 for a single plane."""
         volume = np.asarray(self.array[self.index(t, c)])
@@ -100,6 +105,58 @@ class Stack:
         )
         names = f", channels {', '.join(self.channels)}" if self.channels else ""
         return f"{self.source}: {shape}, {self.dtype.name}, {voxel}{names}"
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One time point and channel of a stack, (Z, Y, X), of which only what is sliced is read.
+
+    Attributes:
+        stack: where the voxels are.
+        t: index of the time point.
+        c: index of the channel.
+    """
+
+    stack: Stack
+    t: int
+    c: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.stack.size("Z"), self.stack.size("Y"), self.stack.size("X")
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.stack.dtype
+
+    @property
+    def ndim(self) -> int:
+        return 3
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Return a part, chosen by up to three numbers and forward slices, as NumPy would."""
+        keys = key if isinstance(key, tuple) else (key,)
+        keys = (*keys, *[slice(None)] * (3 - len(keys)))
+        if "Z" not in self.stack.axes:
+            rows = np.asarray(self.stack.array[self._place(0, *keys[1:])])
+            whole: NDArray[Any] = rows[None][keys[0]]
+            return whole
+        return np.asarray(self.stack.array[self._place(*keys)])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        volume = self.stack.volume(self.t, self.c)
+        return volume.astype(dtype or volume.dtype, copy=bool(copy))
+
+    def _place(self, *zyx: Any) -> tuple[Any, ...]:
+        place = {"T": self.t, "C": self.c, **dict(zip("ZYX", zyx, strict=True))}
+        return tuple(place[axis] for axis in self.stack.axes)
 
 
 def parse_axes(axes: str, ndim: int) -> str:
