@@ -33,7 +33,7 @@ def unet(
         kernel: side of the convolutions, odd.
         bias: whether convolutions add a constant.
         residual: add the input to the output.
-        dims: 2 for (N, 1, Y, X), 3 for (N, 1, Z, Y, X).
+        dims: 1 for (N, 1, X), 2 for (N, 1, Y, X), 3 for (N, 1, Z, Y, X).
 
     Returns:
         A module with ``halo`` (voxels an output looks beyond the block of ``step`` voxels it stands in) and
@@ -45,7 +45,7 @@ def unet(
 class _UNet(nn.Module):
     def __init__(self, depth: int, features: int, kernel: int, bias: bool, residual: bool, dims: int) -> None:
         super().__init__()
-        conv = {2: nn.Conv2d, 3: nn.Conv3d}[dims]
+        conv = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dims]
 
         def pair(*widths: int) -> nn.ModuleList:
             return nn.ModuleList(
@@ -62,7 +62,7 @@ class _UNet(nn.Module):
             pair(2 * wide[level], wide[level], wide[max(0, level - 1)]) for level in reversed(range(depth))
         )
         self.last = skip_init(conv, features, 1, 1, bias=bias)
-        self.pool = {2: nn.MaxPool2d, 3: nn.MaxPool3d}[dims](2)
+        self.pool = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}[dims](2)
         self.grow = nn.Upsample(scale_factor=2, mode="nearest")
         self.residual = residual
         self.step = 2**depth
