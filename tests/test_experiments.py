@@ -294,8 +294,7 @@ def test_the_limit_of_crops_is_the_number_of_places_drawn(subject: Subject, want
         assert torch.equal(banks[0].corners, banks[1].corners)
         raw, generator = banks[0].images["raw"], torch.Generator().manual_seed(0)
         # A picture of numbers: every crop names its place.
-        numbered = [torch.arange(one.numel(), dtype=torch.float64).reshape(one.shape) for one in raw]
-        bank = replace(banks[0], images={"raw": numbered})
+        bank = replace(banks[0], images={"raw": torch.arange(raw.numel(), dtype=torch.float64)})
         drawn = [draw(bank, 8, fit.patch, generator, augment=False)[0]["raw"] for _ in range(60)]
         places[limit] = {float(crop[0, 0, 0]) for batch in drawn for crop in batch}
         assert len(places[limit]) == limit

@@ -107,30 +107,37 @@ def corners(
 def draw(
     bank: Bank, count: int, patch: int, generator: torch.Generator, *, augment: bool
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Return ``count`` random training patches, each image (N, 1, Y, X), and the depth of each (N,)."""
-    rows = bank.corners[torch.randint(len(bank.corners), (count,), generator=generator)].clone()
-    rows[:, 2:] += torch.randint(bank.jitter, (count, 2), generator=generator)
-    batch, depth = cut(bank, rows, patch)
-    if not augment:
-        return batch, depth
-    turns = torch.randint(8, (count,), generator=generator).tolist()
-    return {
-        name: torch.stack([_turn(one, turn) for one, turn in zip(images, turns, strict=True)])
-        for name, images in batch.items()
-    }, depth
+    """Return ``count`` random training patches, each image (N, 1, Y, X), and the depth of each (N,).
+
+    All is arithmetic on the bank's device, the generator's too, in shapes that do not depend on what is drawn.
+    """
+    device = bank.corners.device
+    chosen = torch.randint(len(bank.corners), (count,), generator=generator, device=device)
+    piece, y, x = bank.corners.index_select(0, chosen).unbind(1)
+    shift = torch.randint(bank.jitter, (count, 2), generator=generator, device=device)
+    turn = torch.zeros_like(piece)
+    if augment:
+        turn = torch.randint(8, (count,), generator=generator, device=device)
+    places = _places(bank, piece, y + shift[:, 0], x + shift[:, 1], turn, patch)
+    shape = (count, 1, patch, patch)
+    return {name: image.index_select(0, places).view(shape) for name, image in bank.images.items()}, bank.depth[piece]
 
 
-def cut(bank: Bank, rows: Tensor, patch: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the patches that start at corners (N, 4), each image (N, 1, Y, X), and their depths (N,)."""
-    places = rows.tolist()
-    batch = {
-        name: torch.stack([images[s][p, y : y + patch, x : x + patch] for s, p, y, x in places])[:, None]
-        for name, images in bank.images.items()
-    }
-    return batch, torch.stack([bank.depth[s][p] for s, p, _, _ in places])
+def _places(bank: Bank, piece: Tensor, y: Tensor, x: Tensor, turn: Tensor, patch: int) -> Tensor:
+    """Return where the voxels of patches (N,) lie in the flat images, (N * patch * patch,).
 
-
-def _turn(image: Tensor, turn: int) -> Tensor:
-    """Return one of the eight orientations of a square patch (1, Y, X)."""
-    image = torch.rot90(image, turn % 4, (-2, -1))
-    return image.flip(-1) if turn >= 4 else image
+    ``turn`` is one of the eight orientations of a square: quarter turns as of ``torch.rot90``, 4 and above also
+    mirrored along x. A step down or right in the turned patch is a step along y or x of the piece, forth or back;
+    one that goes back starts from the far end.
+    """
+    quarter, mirror = turn % 4, 1 - 2 * (turn // 4)
+    cos, sin = (1 - quarter) * (1 - quarter % 2), (2 - quarter) * (quarter % 2)
+    down_y, down_x, right_y, right_x = cos, -sin, mirror * sin, mirror * cos
+    width = bank.width[piece]
+    y = y + (patch - 1) * ((down_y < 0) | (right_y < 0))
+    x = x + (patch - 1) * ((down_x < 0) | (right_x < 0))
+    first = bank.start[piece] + y * width + x
+    along = torch.arange(patch, device=first.device)
+    rows = first[:, None] + along * (down_y * width + down_x)[:, None]
+    columns = along * (right_y * width + right_x)[:, None]
+    return (rows[:, :, None] + columns[:, None, :]).flatten()

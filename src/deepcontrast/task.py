@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -57,24 +57,46 @@ class Geometry:
 
 @dataclass(frozen=True, eq=False)
 class Bank:
-    """Co-registered images that training patches are cut from.
+    """Co-registered images in pieces, planes or windows of planes, that training patches are cut from.
+
+    The pieces of an image lie one after another in one flat tensor, so that a batch of patches is one gathering by
+    computed indices, whatever the sizes of the pieces.
 
     Attributes:
-        images: for every name, one tensor (P, Y, X) per source.
-        depth: of each plane (P,), per source.
-        corners: int64 (M, 4): source, plane, y, x where a training patch may start, plus a shift below
-            ``jitter`` along y and x.
+        images: for every name, the voxels of all pieces (voxels,).
+        start: int64 (P,): where each piece begins in them.
+        width: int64 (P,): length of a row of each piece.
+        depth: of each piece (P,).
+        corners: int64 (M, 3): piece, y, x where a training patch may start, plus a shift below ``jitter`` along
+            y and x.
+        jitter: spacing of the grid of corners.
         validation: for every name, the held-out patches (V, 1, Y, X), the same in every round.
         validation_depth: their depths (V,).
-        jitter: spacing of the grid of corners.
+        complete: whether all planes are in it, so that every round has the same bank.
     """
 
-    images: Mapping[str, Sequence[Tensor]]
-    depth: Sequence[Tensor]
+    images: Mapping[str, Tensor]
+    start: Tensor
+    width: Tensor
+    depth: Tensor
     corners: Tensor
+    jitter: int
     validation: Mapping[str, Tensor]
     validation_depth: Tensor
-    jitter: int
+    complete: bool
+
+    def to(self, device: str) -> Bank:
+        """Return the bank on a device."""
+        return replace(
+            self,
+            images={name: image.to(device) for name, image in self.images.items()},
+            start=self.start.to(device),
+            width=self.width.to(device),
+            depth=self.depth.to(device),
+            corners=self.corners.to(device),
+            validation={name: patches.to(device) for name, patches in self.validation.items()},
+            validation_depth=self.validation_depth.to(device),
+        )
 
 
 class Task(Protocol):

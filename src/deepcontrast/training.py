@@ -85,7 +85,7 @@ def train(
     with threads(state["threads"]):
         for step in range(state["step"], settings.steps):
             round = step // config.task.get("round_steps", settings.steps)
-            if bank is None or (round != current and len(_planes(bank)) < _count(sources)):
+            if bank is None or (round != current and not bank.complete):
                 bank = task.prepare(sources, fit, config, seed=_seed(*seed, 3), round=round)
                 current = round
             for group in optimizer.param_groups:
@@ -168,14 +168,6 @@ def _predict(net: nn.Module, x: Tensor) -> Tensor:
 
 def _weights(net: nn.Module) -> dict[str, Tensor]:
     return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in net.state_dict().items()}
-
-
-def _planes(bank: Bank) -> list[Tensor]:
-    return [plane for depth in bank.depth for plane in depth]
-
-
-def _count(sources: Sequence[Source]) -> int:
-    return sum(len(source.depth) for source in sources)
 
 
 def _seed(*parts: int) -> int:

@@ -178,28 +178,33 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
     plane_bytes = max(s.stack.size("Y") * s.stack.size("X") for s in sources) * 12
     wanted = max(1, int(params.bank_mb * 1e6) // plane_bytes)
     index = [(i, z) for i, source in enumerate(sources) for z in range(len(source.depth))]
-    if len(index) > wanted:
+    complete = len(index) <= wanted
+    if not complete:
         index = [index[i] for i in sorted(rng.choice(len(index), size=wanted, replace=False))]
     held_out = _validation_places(sources, fit)
     spacing = jitter(fit.patch)
     images: dict[str, list[Tensor]] = {"raw": [], "haze": [], "valid": []}
     held: dict[str, list[Tensor]] = {"raw": [], "haze": [], "valid": []}
     depth, held_depth, rows = [], [], []
+    widths: list[int] = []
+    sizes: list[int] = []
     for i, source in enumerate(sources):
         chosen = [z for j, z in index if j == i]
         places = held_out[i]
         planes = _planes(source, sorted({*chosen, *(z for z, _, _ in places)}), fit)
         for name, of in planes.items():
             held[name] += [of[z][y : y + fit.patch, x : x + fit.patch] for z, y, x in places]
-            shape = source.stack.size("Y"), source.stack.size("X")
-            images[name].append(torch.stack([of[z] for z in chosen]) if chosen else torch.empty((0, *shape)))
+            images[name] += [of[z].flatten() for z in chosen]
         depths = torch.from_numpy(source.depth.astype(np.float32))
         held_depth += [depths[z] for z, _, _ in places]
-        depth.append(depths[chosen])
         mask = None if source.invalid.valid is None else source.invalid.valid[chosen]
         squares = [(y, x) for stack, y, x in fit.held_out if stack == _stacks(sources).index(id(source.stack))]
-        free = corners(mask, (len(chosen), *images["raw"][-1].shape[1:]), fit.patch, spacing, squares)
-        rows.append(np.pad(free, ((0, 0), (1, 0)), constant_values=i))
+        shape = source.stack.size("Y"), source.stack.size("X")
+        free = corners(mask, (len(chosen), *shape), fit.patch, spacing, squares)
+        rows.append(free + np.array([len(widths), 0, 0]))
+        depth += [depths[z] for z in chosen]
+        widths += [shape[1]] * len(chosen)
+        sizes += [shape[0] * shape[1]] * len(chosen)
     if not sum(len(r) for r in rows) or not held_depth:
         raise InputError(
             f"no patch of {fit.patch} pixels is free of empty and saturated voxels; try a smaller train.patch"
@@ -207,12 +212,15 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
     if all(source.invalid.valid is None for source in sources):
         del images["valid"], held["valid"]
     return Bank(
-        images=images,
-        depth=depth,
+        images={name: torch.cat(pieces) for name, pieces in images.items()},
+        start=torch.tensor(np.cumsum([0, *sizes[:-1]])),
+        width=torch.tensor(widths),
+        depth=torch.stack(depth),
         corners=torch.from_numpy(np.concatenate(rows)),
+        jitter=spacing,
         validation={name: torch.stack(patches)[:, None] for name, patches in held.items()},
         validation_depth=torch.stack(held_depth),
-        jitter=spacing,
+        complete=complete,
     )
 
 
