@@ -13,7 +13,7 @@ from deepcontrast import workdir
 from deepcontrast.atomic import write_atomic, write_json
 from deepcontrast.errors import InputError, OutputError, OutputExistsError
 from deepcontrast.output_checks import check_inputs_stay, check_out, check_space, is_complete
-from deepcontrast.workdir import finish, finish_file, is_done, working
+from deepcontrast.workdir import finish, finish_file, finish_image, is_done, working
 
 JOB: dict[str, object] = {"config": {"steps": 5}, "input": "sha256:1"}
 
@@ -284,3 +284,52 @@ def test_a_file_as_parent_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="is a file, not a folder"):
         check_out(tmp_path / "file" / "out")
+
+
+def test_a_finished_image_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    out = tmp_path / "a.ome.zarr"
+    out.mkdir()
+    (out / "zarr.json").write_text("old")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        check_out(out, folder=False)
+    with pytest.raises(RuntimeError), working(out, JOB, folder=False, overwrite=True):
+        raise RuntimeError
+    assert (out / "zarr.json").read_text() == "old"
+    with working(out, JOB, folder=False, overwrite=True) as work:
+        made = work.path / "image"
+        made.mkdir()
+        (made / "zarr.json").write_text("new")
+        finish_image(work, made)
+    assert (out / "zarr.json").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.ome.zarr"]
+
+
+def test_an_image_that_appeared_meanwhile_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "a.tif"
+    with pytest.raises(OutputExistsError, match="appeared"), working(out, JOB, folder=False) as work:
+        (work.path / "made").write_text("new")
+        out.write_text("mine")
+        finish_image(work, work.path / "made")
+    assert out.read_text() == "mine"
+
+
+def test_metadata_alone_and_an_empty_journal_are_nothing_to_go_on_from(tmp_path: Path) -> None:
+    def stopped(name: str, size: int) -> None:
+        with pytest.raises(RuntimeError), working(tmp_path / "out", JOB) as work:
+            (work.path / "pass.zarr" / "0").mkdir(parents=True)
+            (work.path / "pass.zarr" / "zarr.json").write_text("{}")
+            (work.path / "journal").touch()
+            (work.path / "pass.zarr" / "0" / name).write_bytes(b"x" * size)
+            raise RuntimeError
+
+    for name, size in (("zarr.json", 2), ("0.abc.partial", 9)):
+        stopped(name, size)
+        assert not list(tmp_path.iterdir())
+    stopped("0", 9)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.partial"]
+
+
+def test_a_resumed_run_obeys_the_first_ones_plan(tmp_path: Path) -> None:
+    interrupted(tmp_path / "out", machine={"plan": {"tile": 64}, "device": "cpu"})
+    with working(tmp_path / "out", JOB, resume=True, machine={"plan": {"tile": 32}, "device": "cpu"}) as work:
+        assert work.machine["plan"] == {"tile": 64}

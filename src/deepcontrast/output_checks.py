@@ -27,7 +27,7 @@ def check_out(
         resume: go on with an earlier run.
         overwrite: replace what is there: an empty folder or a result of ours.
         inputs: what the run reads; none may be destroyed by it.
-        folder: whether the result is a folder, not a file.
+        folder: whether the result is a folder, not a file or an OME-Zarr.
 
     Raises:
         OutputExistsError: something is there and neither flag says what to do, or it is not ours to replace.
@@ -42,7 +42,7 @@ def check_out(
     partial = partial_folder(out)
     if folder:
         _check_folder(out, resume=resume, overwrite=overwrite)
-    elif out.is_dir():
+    elif out.is_dir() and out.suffix.lower() != ".zarr":
         raise OutputExistsError(f"output '{out}' is a folder; give the name of a file")
     elif out.exists() and not (overwrite or resume):
         raise OutputExistsError(f"output '{out}' exists; choose another --out, or --overwrite it")

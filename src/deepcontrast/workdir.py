@@ -25,6 +25,10 @@ except ImportError:  # pragma: no cover - Windows has no flock; two runs on one 
     fcntl = None  # type: ignore[assignment]
 
 
+TAKEN_OVER = ("threads", "plan")
+"""What a resumed run does as the first one did, whatever it would do by itself."""
+
+
 @dataclass(frozen=True, eq=False)
 class Workdir:
     """An open run.
@@ -100,10 +104,10 @@ def working(
         resume: go on with an earlier run of the same job.
         overwrite: start again, whatever is there; ``out`` is kept until the new result is complete.
         inputs: what the run reads.
-        folder: whether the result is a folder; else the block itself writes ``out`` and ends with
-            :func:`finish_file`.
+        folder: whether the result is a folder; else the block ends with :func:`finish_image`, or writes ``out``
+            itself and ends with :func:`finish_file`.
         machine: what the run begins on. A resumed run finds the first one's in ``Workdir.machine``; another
-            ``threads`` is thereby taken over, another value of the rest is a difference.
+            ``threads`` or ``plan`` is thereby taken over, another value of the rest is a difference.
 
     Raises:
         OutputExistsError: another process is at work there.
@@ -162,17 +166,32 @@ def finish(work: Workdir, run: Mapping[str, Any]) -> None:
             _discard(work.path)
             return
         out.rmdir()
+    _put_in_place(work, work.result)
+
+
+def finish_image(work: Workdir, image: Path) -> None:
+    """Let an image that was written in the partial folder, a file or an OME-Zarr, appear under its name.
+
+    Raises:
+        OutputExistsError: something appeared at ``out`` meanwhile.
+    """
+    _put_in_place(work, image)
+
+
+def finish_file(work: Workdir) -> None:
+    """Remove the partial folder of a run that has written its one file."""
+    _discard(work.path)
+
+
+def _put_in_place(work: Workdir, made: Path) -> None:
+    """Move what was made to where it belongs; what stood there is kept until then."""
+    out = path_of(work.out)
     if out.exists():
         if not work.replace:
             raise OutputExistsError(f"'{work.out}' appeared while the run was at work; the result is not written")
         _remove(work.path / "old")
         os.replace(out, work.path / "old")
-    os.replace(work.result, out)
-    _discard(work.path)
-
-
-def finish_file(work: Workdir) -> None:
-    """Remove the partial folder of a run that has written its one file."""
+    os.replace(made, out)
     _discard(work.path)
 
 
@@ -206,17 +225,21 @@ def _refuse_other_job(
     path: Path, found: tuple[dict[str, Any], dict[str, Any]], wanted: dict[str, Any], machine: dict[str, Any]
 ) -> None:
     job, before = found
-    difference = _difference(job, wanted) or _difference({**before, "threads": 0}, {**machine, "threads": 0}, "machine")
+    kept = {key: value for key, value in before.items() if key not in TAKEN_OVER}
+    given = {key: value for key, value in machine.items() if key not in TAKEN_OVER}
+    difference = _difference(job, wanted) or _difference(kept, given, "machine")
     if difference:
         raise InputError(f"cannot resume '{path}': it was another run ({difference})")
 
 
 def _worth_resuming(path: Path) -> bool:
-    """Return whether an unfinished run has a checkpoint or a pass."""
+    """Return whether an unfinished run has a checkpoint, a pass or a shard."""
     ours = {"lock", "job.json", "result", "old"}
-    kept = (entry for entry in path.iterdir() if entry.name not in ours and not entry.name.endswith(".tmp"))
+    kept = (entry for entry in path.iterdir() if entry.name not in ours)
+    files = (file for entry in kept for file in (entry.rglob("*") if entry.is_dir() else [entry]) if file.is_file())
+    # Half a file, an empty journal, or a zarr that no shard was written into is nothing to go on from.
     return any(
-        entry.is_file() or any(file.is_file() and file.suffix != ".tmp" for file in entry.rglob("*")) for entry in kept
+        file.suffix not in (".tmp", ".partial") and file.name != "zarr.json" and file.stat().st_size for file in files
     )
 
 
