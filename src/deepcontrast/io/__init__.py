@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepcontrast.errors import DeepContrastError, InputError, OutputError
 from deepcontrast.io.contents import Contents, refuse_type, to_stack
@@ -18,17 +18,31 @@ from deepcontrast.io.fingerprint import fingerprint
 from deepcontrast.io.names import container_suffix, find_images, is_zarr, require, stem
 from deepcontrast.stack import Stack
 
+if TYPE_CHECKING:
+    from deepcontrast.io.shards import StackWriter, create_stack, open_writer
+
 __all__ = [
+    "StackWriter",
     "container_suffix",
+    "create_stack",
     "find_images",
     "fingerprint",
     "open_stack",
+    "open_writer",
     "read_attributes",
     "stem",
     "write_stack",
 ]
 
+# Their module imports zarr, which reading a TIFF does not need.
+_OF_SHARDS = ("StackWriter", "create_stack", "open_writer")
 FORMATS = {".tif": "tiff", ".ome.tif": "tiff", ".ome.zarr": "ome_zarr", ".npy": "npy"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_SHARDS:
+        raise AttributeError(f"module 'deepcontrast.io' has no attribute '{name}'")
+    return getattr(import_module("deepcontrast.io.shards"), name)
 
 
 def open_stack(
