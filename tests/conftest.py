@@ -23,6 +23,8 @@ TINY = (
     "train.batch=4",
     "train.patch=24",
     "train.validate_every=4",
+    # Else every training begins with a trial of a second.
+    "train.precision=float32",
     "predict.iterations=2",
 )
 """Settings of a network that trains in about a second."""

@@ -48,6 +48,7 @@ class Train(Table):
     """The schedule: ``steps`` is the total number of optimiser steps.
 
     ``keep`` says which weights the model file gets: those of the lowest validation loss, or the last ones.
+    ``precision`` is that of the convolutions; ``auto`` takes what the device computes fastest.
     """
 
     steps: int = Field(2000, ge=1)
@@ -60,6 +61,7 @@ class Train(Table):
     validation: float = Field(0.05, gt=0, lt=0.5)
     validate_every: int = Field(200, ge=1)
     keep: Literal["best", "last"] = "best"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = Field(0, ge=0, lt=2**63)
 
 

@@ -13,7 +13,7 @@ class Event:
     Attributes:
         stage: what is being done, e.g. ``"train"`` or ``"predict"``.
         done: units finished; equal to ``total`` in the last event of a stage.
-        total: units in all; 0 for a message without a measure.
+        total: units in all; 0 for a message without a measure, whose line is ``values["message"]``.
         values: numbers or words of the moment, e.g. ``{"loss": 0.1}``.
     """
 

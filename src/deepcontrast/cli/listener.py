@@ -59,6 +59,9 @@ class Listener:
     def _event(self, event: Event) -> None:
         if self.quiet:
             return
+        if event.total == 0:
+            self._tell(event)
+            return
         now, ended = time.monotonic(), event.total > 0 and event.done >= event.total
         begun = event.stage != self.stage
         # Not a terminal: a line every 30 s is enough for a log.
@@ -77,3 +80,13 @@ class Listener:
             self.bar.update(self.task, completed=event.done, total=event.total, values=shown)
         else:
             print(f"{event.stage} {event.done}/{event.total} {shown}".rstrip(), file=sys.stderr, flush=True)
+
+    def _tell(self, event: Event) -> None:
+        """Show a message in between, which leaves the bar as it is."""
+        text = f"{event.stage}: {event.values.get('message', '')}"
+        if self.as_json:
+            print(json.dumps({"stage": event.stage, **event.values}), flush=True)
+        elif self.bar:
+            self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,57 @@
+"""The C allocator, kept from giving memory back to the system between the steps of one computation."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+# The numbers of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
+_MIB = 2**20
+
+_lock = threading.Lock()
+_users = 0
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Let freed memory stay with this process until the block ends.
+
+    glibc takes blocks of megabytes from the system and gives each back when it is freed, so a training step asks
+    for the same pages again and again, and the system clears every one of them. Inside this block they are taken
+    from a heap that does not shrink. At its end glibc has its defaults again, with the thresholds it would itself
+    have come to in a process that frees such blocks, and what is free goes back to the system. Blocks may nest and
+    run in several threads. With another C library nothing happens.
+    """
+    libc = _glibc()
+    if libc is None:
+        yield
+        return
+    global _users
+    with _lock:
+        _users += 1
+        if _users == 1:
+            libc.mallopt(_M_MMAP_MAX, 0)
+            libc.mallopt(_M_TRIM_THRESHOLD, -1)
+            libc.mallopt(_M_TOP_PAD, 64 * _MIB)
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                libc.mallopt(_M_MMAP_MAX, 65536)
+                # glibc adapts these two to what is freed, up to this, but no more once one of them was set.
+                libc.mallopt(_M_MMAP_THRESHOLD, 32 * _MIB)
+                libc.mallopt(_M_TRIM_THRESHOLD, 64 * _MIB)
+                libc.mallopt(_M_TOP_PAD, 0)
+                libc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

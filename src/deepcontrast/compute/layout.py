@@ -1,0 +1,11 @@
+"""The order of a tensor's numbers in memory that convolutions are fastest in."""
+
+from __future__ import annotations
+
+import torch
+
+
+def channels_last(ndim: int) -> torch.memory_format:
+    """Return the memory format for tensors, or weights of convolutions, of that many axes (N, C, ...)."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return formats.get(ndim, torch.contiguous_format)
