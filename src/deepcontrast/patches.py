@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,6 +13,13 @@ from torch import Tensor
 
 from deepcontrast.errors import InputError
 from deepcontrast.task import Bank
+
+SIDE = 1024
+"""Pixels of the longest plane that a bank holds whole where not everything fits."""
+LONGEST = 4096
+"""The same where everything fits: the blur of a plane is a product with a matrix of its length."""
+TOGETHER = 4
+"""Neighbouring planes read together: a chunk of a large stack has about 16, of which so many are used, not one."""
 
 Column = tuple[int, int, int]
 """A held-out square of one stack, through all its planes: (stack, y, x) of its corner."""
@@ -104,6 +113,60 @@ def corners(
     return np.stack([plane, y[row], x[column]], axis=1).astype(np.int64)
 
 
+@dataclass(frozen=True)
+class Window:
+    """Neighbouring planes of a source, by its number, or the same window of each; slices with start and stop."""
+
+    source: int
+    z: slice
+    y: slice
+    x: slice
+
+
+def windows(
+    shapes: Sequence[tuple[int, int, int]], voxels: int, least: int, rng: np.random.Generator
+) -> tuple[list[Window], bool]:
+    """Return what of some volumes (Z, Y, X) a bank of so many voxels holds, and whether that is everything.
+
+    Where not everything fits, it is a random choice of runs of ``TOGETHER`` neighbouring planes, and of planes longer
+    than ``SIDE`` pixels of windows that cover them, at least ``least`` pixels long. They come in the order they lie in.
+    """
+    complete = sum(math.prod(shape) for shape in shapes) <= voxels and max(max(s[1:]) for s in shapes) <= LONGEST
+    side = LONGEST if complete else max(SIDE, least)
+    grids = [
+        (np.arange(0, planes, TOGETHER), _cover(height, side), _cover(width, side)) for planes, height, width in shapes
+    ]
+    ends = np.cumsum([math.prod(len(axis) for axis in grid) for grid in grids]).tolist()
+    chosen: list[tuple[int, Window]] = []
+    left = voxels
+    for number in range(ends[-1]) if complete else rng.permutation(ends[-1]):
+        source = int(np.searchsorted(ends, number, "right"))
+        planes, height, width = shapes[source]
+        grid = grids[source]
+        place = np.unravel_index(number - ends[source] + math.prod(map(len, grid)), [len(axis) for axis in grid])
+        z, y, x = (int(axis[i]) for axis, i in zip(grid, place, strict=True))
+        window = (slice(y, min(y + side, height)), slice(x, min(x + side, width)))
+        size = math.prod(s.stop - s.start for s in window)
+        depth = min(TOGETHER, planes - z, max(left // size, 0 if chosen else 1))
+        if not depth:
+            break
+        left -= depth * size
+        chosen.append((int(number), Window(source, slice(z, z + depth), *window)))
+    return [window for _, window in sorted(chosen, key=lambda one: one[0])], complete
+
+
+def _cover(length: int, side: int) -> NDArray[np.int64]:
+    """Return where the least number of windows start that cover a length, evenly spaced."""
+    count = -(-length // side)
+    return np.linspace(0, max(0, length - side), count).round().astype(np.int64)
+
+
+def cut(bank: Bank, rows: Tensor, patch: int) -> dict[str, Tensor]:
+    """Return the patches that start at places (N, 3), piece, y and x, each image (N, 1, Y, X)."""
+    piece, y, x = rows.unbind(1)
+    return _gathered(bank, _places(bank, piece, y, x, torch.zeros_like(piece), patch), patch)
+
+
 def draw(
     bank: Bank, count: int, patch: int, generator: torch.Generator, *, augment: bool
 ) -> tuple[dict[str, Tensor], Tensor]:
@@ -119,8 +182,11 @@ def draw(
     if augment:
         turn = torch.randint(8, (count,), generator=generator, device=device)
     places = _places(bank, piece, y + shift[:, 0], x + shift[:, 1], turn, patch)
-    shape = (count, 1, patch, patch)
-    return {name: image.index_select(0, places).view(shape) for name, image in bank.images.items()}, bank.depth[piece]
+    return _gathered(bank, places, patch), bank.depth[piece]
+
+
+def _gathered(bank: Bank, places: Tensor, patch: int) -> dict[str, Tensor]:
+    return {name: image.index_select(0, places).view(-1, 1, patch, patch) for name, image in bank.images.items()}
 
 
 def _places(bank: Bank, piece: Tensor, y: Tensor, x: Tensor, turn: Tensor, patch: int) -> Tensor:

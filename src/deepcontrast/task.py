@@ -11,14 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from deepcontrast.cleaned import Cleaned
 from deepcontrast.config import Config
 from deepcontrast.progress import Progress
-from deepcontrast.stack import Stack
-from deepcontrast.valid import Invalid, find_invalid
+from deepcontrast.stack import Frame, Stack
+from deepcontrast.valid import Box, Invalid, Survey, codes, invalid_of, survey
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+
+KEPT = 2**27
+"""Voxels of a stack that is small enough to keep which of its voxels are invalid."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,14 +42,36 @@ class Source:
     c: int
     depth: NDArray[np.float64]
 
+    @property
+    def frame(self) -> Frame:
+        """The voxels (Z, Y, X), unread."""
+        return self.stack.frame(self.t, self.c)
+
+    @cached_property
+    def survey(self) -> Survey:
+        """What one reading of all voxels tells."""
+        return survey(self.frame)
+
+    def valid(self, box: Box) -> NDArray[np.bool_] | None:
+        """Return which voxels of a box (slices of Z, Y, X with start and stop) hold a measurement; ``None``: all do.
+
+        Of a stack larger than ``KEPT`` voxels nothing is kept: it is read again, the box only or its planes.
+        """
+        if self.survey.all_valid:
+            return None
+        kept = self.invalid.codes if self.frame.size <= KEPT else None
+        found: NDArray[np.uint8] = codes(self.frame, self.survey, box) if kept is None else kept[box]
+        valid: NDArray[np.bool_] = found == 0
+        return valid
+
     def volume(self) -> NDArray[Any]:
-        """Return the voxels as they were read, (Z, Y, X)."""
+        """Return the voxels as they were read, (Z, Y, X), all in memory."""
         return self.stack.volume(self.t, self.c)
 
     @cached_property
     def invalid(self) -> Invalid:
-        """Voxels that hold no measurement."""
-        return find_invalid(self.volume())
+        """Voxels that hold no measurement, all in memory."""
+        return invalid_of(self.frame, self.survey)
 
 
 @dataclass(frozen=True)
@@ -110,6 +137,9 @@ class Task(Protocol):
 
     def clean(self, volume: NDArray[Any], fit: Any, invalid: Invalid | None = None) -> NDArray[np.float32]:
         """Return a volume (Z, Y, X) without camera pattern and empty voxels: what is trained on and restored."""
+
+    def cleaned(self, volume: Any, fit: Any, known: Survey) -> Cleaned:
+        """Return the same of a volume of which only what is sliced is read, given its survey."""
 
     def prepare(self, sources: Sequence[Source], fit: Any, config: Config, *, seed: int, round: int) -> Bank:
         """Return what patches are cut from. Pure: the same arguments give the same bytes."""

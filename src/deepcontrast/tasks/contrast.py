@@ -6,7 +6,8 @@ OOD Model Predictions", sections 3 and 4. Input is ``d(x)``, target is ``x``; no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,21 +18,33 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from deepcontrast import registry
+from deepcontrast.cleaned import Cleaned
 from deepcontrast.config import Config, Table
 from deepcontrast.degrade.blur import blur
 from deepcontrast.degrade.scatter import scatter
 from deepcontrast.depth import structure_radius
 from deepcontrast.errors import InputError
+from deepcontrast.histogram import percentiles
 from deepcontrast.noise import Camera, estimate_camera, remove_pattern
 from deepcontrast.normalize import Norm
-from deepcontrast.patches import Column, corners, hold_out, jitter, patch_size
+from deepcontrast.patches import Column, Window, corners, cut, hold_out, jitter, patch_size, windows
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.stack import Optics
 from deepcontrast.task import Bank, Geometry, Source
-from deepcontrast.valid import Invalid, fill_empty, find_invalid
+from deepcontrast.valid import Box, Invalid, Survey, fill_empty, find_invalid, within
 
 FIT_PLANES = 64
 """Planes, evenly spaced over all sources, that camera and scale are estimated from."""
+FIT_SIDE = 2048
+"""Of a plane of more than its square in pixels, the middle window so long stands for the plane."""
+LARGE = (
+    f"The planes have more than {FIT_SIDE} x {FIT_SIDE} pixels: camera, scale and blur were estimated in the window "
+    "in their middle, and a fixed pattern was not looked for."
+)
+VALIDATION = 64
+"""Held-out patches."""
+JUDGED = 2048
+"""Places of held-out patches, more than which are not all asked whether they are valid."""
 
 
 class Params(Table):
@@ -112,34 +125,34 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     """
     params = Params(**config.task)
     planes, valid, depth = _sample_planes(sources, FIT_PLANES, progress)
+    fields = {source.frame.shape[1:] for source in sources}
+    whole = all(_middle(field) == (slice(0, field[0]), slice(0, field[1])) for field in fields)
     camera, pattern = estimate_camera(
         planes,
         valid=valid,
         gain=params.gain or None,
         offset=params.offset,
-        remove_pattern=params.remove_pattern,
+        remove_pattern=params.remove_pattern and whole,
     )
+    if not whole:
+        camera = replace(camera, notes=(*camera.notes, LARGE))
     progress(Event("fit", 1, 3, {"gain": camera.gain, "intercept": camera.intercept}))
-    clean_planes = [
-        remove_pattern(p, pattern) if pattern is not None and p.shape[1:] == pattern.shape else p for p in planes
-    ]
-    top = float(np.percentile(np.concatenate([p[v] for p, v in zip(clean_planes, valid, strict=True)]), 99.0))
+    if pattern is not None:
+        for some in planes:
+            some -= pattern
+    [top] = percentiles(lambda: (plane[known] for plane, known in _each(planes, valid)), [99.0])
     if top <= camera.background:
         raise InputError(f"the offset {camera.background:g} is above the image, whose 99th percentile is {top:g}")
     scale = max(top - camera.background, 1e-6)
     norm = Norm(offset=camera.background, scale=scale)
-    sigma, why = _choose_sigma(clean_planes, sources[0].stack.optics, params)
+    sigma, why = _choose_sigma(planes, sources[0], params)
     progress(Event("fit", 2, 3, {"sigma": sigma}))
     shapes = {id(s.stack): (s.stack.size("Y"), s.stack.size("X")) for s in sources}
     step = 2**config.net.depth
     patch = min(patch_size(shape, config.train.patch, step) for shape in shapes.values())
     rng = np.random.default_rng(config.train.seed)
     all_depths = np.concatenate([s.depth for s in sources])
-    brightness = [
-        float(np.percentile(plane[known], 99.0)) - norm.offset
-        for planes_, known_ in zip(clean_planes, valid, strict=True)
-        for plane, known in zip(planes_, known_, strict=True)
-    ]
+    brightness = [float(np.percentile(plane[known], 99.0)) - norm.offset for plane, known in _each(planes, valid)]
     order = np.argsort(np.concatenate(depth), kind="stable")
     progress(Event("fit", 3, 3))
     return Fit(
@@ -164,64 +177,69 @@ def clean(volume: NDArray[Any], fit: Fit, invalid: Invalid | None = None) -> NDA
     return fill_empty(image, find_invalid(volume) if invalid is None else invalid)
 
 
-def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, round: int) -> Bank:
-    """Return planes, their blur, and where patches may start.
+def cleaned(volume: Any, fit: Fit, known: Survey) -> Cleaned:
+    """Return what :func:`clean` does of a volume (Z, Y, X) of which only what is sliced is read, given its survey."""
+    fits = fit.pattern is not None and fit.pattern.shape == tuple(volume.shape[1:])
+    return Cleaned(volume, known, fit.pattern if fits else None)
 
-    Where not all planes fit ``task.bank_mb``, a random set of them, another one every round.
+
+def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, round: int) -> Bank:
+    """Return planes or windows of planes, their blur, and where patches may start.
+
+    Where not all planes fit ``task.bank_mb``, a random choice, another one every round. Only what is in the bank is
+    read, and around it as far as the blur reaches.
 
     Raises:
         InputError: no patch is free of invalid voxels and clear of the held-out squares.
     """
     params = Params(**config.task)
     rng = np.random.default_rng((seed, round))
-    # Raw, haze and validity, in float32.
-    plane_bytes = max(s.stack.size("Y") * s.stack.size("X") for s in sources) * 12
-    wanted = max(1, int(params.bank_mb * 1e6) // plane_bytes)
-    index = [(i, z) for i, source in enumerate(sources) for z in range(len(source.depth))]
-    complete = len(index) <= wanted
-    if not complete:
-        index = [index[i] for i in sorted(rng.choice(len(index), size=wanted, replace=False))]
-    held_out = _validation_places(sources, fit)
-    spacing = jitter(fit.patch)
-    images: dict[str, list[Tensor]] = {"raw": [], "haze": [], "valid": []}
-    held: dict[str, list[Tensor]] = {"raw": [], "haze": [], "valid": []}
-    depth, held_depth, rows = [], [], []
-    widths: list[int] = []
-    sizes: list[int] = []
-    for i, source in enumerate(sources):
-        chosen = [z for j, z in index if j == i]
-        places = held_out[i]
-        planes = _planes(source, sorted({*chosen, *(z for z, _, _ in places)}), fit)
-        for name, of in planes.items():
-            held[name] += [of[z][y : y + fit.patch, x : x + fit.patch] for z, y, x in places]
-            images[name] += [of[z].flatten() for z in chosen]
-        depths = torch.from_numpy(source.depth.astype(np.float32))
-        held_depth += [depths[z] for z, _, _ in places]
-        mask = None if source.invalid.valid is None else source.invalid.valid[chosen]
-        squares = [(y, x) for stack, y, x in fit.held_out if stack == _stacks(sources).index(id(source.stack))]
-        shape = source.stack.size("Y"), source.stack.size("X")
-        free = corners(mask, (len(chosen), *shape), fit.patch, spacing, squares)
-        rows.append(free + np.array([len(widths), 0, 0]))
-        depth += [depths[z] for z in chosen]
-        widths += [shape[1]] * len(chosen)
-        sizes += [shape[0] * shape[1]] * len(chosen)
-    if not sum(len(r) for r in rows) or not held_depth:
+    # Raw, haze and weight, in float32.
+    wanted, complete = windows([s.frame.shape for s in sources], int(params.bank_mb * 1e6) // 12, 2 * fit.patch, rng)
+    spacing, squares = jitter(fit.patch), _squares(sources, fit)
+    names = ["raw", "haze"]
+    if params.balance or not all(source.survey.all_valid for source in sources):
+        names.append("weight")
+    start: list[int] = []
+    width: list[int] = []
+    depth: list[float] = []
+    rows = []
+    images = {name: torch.empty(sum(math.prod(_shape(one)) for one in wanted)) for name in names}
+    end = 0
+    for one in wanted:
+        box, shape = (one.z, one.y, one.x), _shape(one)
+        planes, valid = _read(sources[one.source], box, fit, params)
+        clear = [(y - one.y.start, x - one.x.start) for y, x in squares[one.source]]
+        rows.append(corners(valid, shape, fit.patch, spacing, clear) + np.array([len(start), 0, 0]))
+        for name, image in images.items():
+            image[end : end + math.prod(shape)] = planes[name].flatten()
+        start += [end + n * shape[1] * shape[2] for n in range(shape[0])]
+        width += [shape[2]] * shape[0]
+        depth += sources[one.source].depth[one.z].tolist()
+        end += math.prod(shape)
+    places = _validation_places(sources, squares, fit.patch)
+    if not sum(len(r) for r in rows) or not places:
         raise InputError(
             f"no patch of {fit.patch} pixels is free of empty and saturated voxels; try a smaller train.patch"
         )
-    if all(source.invalid.valid is None for source in sources):
-        del images["valid"], held["valid"]
-    return Bank(
-        images={name: torch.cat(pieces) for name, pieces in images.items()},
-        start=torch.tensor(np.cumsum([0, *sizes[:-1]])),
-        width=torch.tensor(widths),
-        depth=torch.stack(depth),
+    bank = Bank(
+        images=images,
+        start=torch.tensor(start),
+        width=torch.tensor(width),
+        depth=torch.tensor(depth, dtype=torch.float32),
         corners=torch.from_numpy(np.concatenate(rows)),
         jitter=spacing,
-        validation={name: torch.stack(patches)[:, None] for name, patches in held.items()},
-        validation_depth=torch.stack(held_depth),
+        validation={},
+        validation_depth=torch.tensor([sources[i].depth[z] for i, z, _, _ in places], dtype=torch.float32),
         complete=complete,
     )
+    if complete:
+        first = np.cumsum([0, *(len(source.depth) for source in sources)])
+        held = cut(bank, torch.tensor([(first[i] + z, y, x) for i, z, y, x in places]), fit.patch)
+    else:
+        found = [_read(sources[i], _patch_box(z, y, x, fit.patch), fit, params)[0] for i, z, y, x in places]
+        held = {name: torch.stack([planes[name] for planes in found]) for name in names}
+    return replace(bank, validation=held)
 
 
 def sample(
@@ -236,11 +254,7 @@ def sample(
         alpha=_alpha(depth, fit, config)[:, None, None, None],
         blurred=batch["haze"],
     )
-    weight = batch.get("valid")
-    if config.task["balance"]:
-        relative = 1 / _interpolate(depth, fit.plane_depth, fit.plane_scale)
-        weight = relative[:, None, None, None] * (1.0 if weight is None else weight)
-    return fit.norm(degraded), fit.norm(batch["raw"]), weight
+    return fit.norm(degraded), fit.norm(batch["raw"]), batch.get("weight")
 
 
 def degrade(source: Source, fit: Fit, config: Config, generator: torch.Generator) -> NDArray[np.float32]:
@@ -254,8 +268,8 @@ def degrade(source: Source, fit: Fit, config: Config, generator: torch.Generator
 
 
 def example(source: Source, z: int, fit: Fit, config: Config) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return a plane of a source and its degradation, (Y, X) each, in grey levels."""
-    image = torch.from_numpy(clean(source.volume(), fit, source.invalid)[z])
+    """Return a plane of a source, or the middle of a large one, and its degradation, (Y, X) each, in grey levels."""
+    image = torch.from_numpy(cleaned(source.frame, fit, source.survey)[z, *_middle(source.frame.shape[1:])])
     depth = torch.from_numpy(source.depth[z : z + 1])
     optics = Optics(gain=fit.camera.gain, offset=fit.camera.intercept)
     alpha = float(_alpha(depth, fit, config))
@@ -294,13 +308,6 @@ def _alpha(depth: Tensor, fit: Fit, config: Config) -> Tensor:
     return alpha
 
 
-def _interpolate(depth: Tensor, at: Sequence[float], values: Sequence[float]) -> Tensor:
-    """Return ``values`` given ``at`` sorted depths, read at the nearest sampled depth."""
-    places = torch.tensor(at, device=depth.device)
-    index = torch.searchsorted(places, depth.contiguous()).clamp(max=len(at) - 1)
-    return torch.tensor(values, device=depth.device)[index]
-
-
 def _blur_planes(image: Tensor, sigma: float, valid: Tensor | None) -> Tensor:
     """Blur plane by plane, so that memory stays that of the result."""
     optics = Optics()
@@ -308,74 +315,130 @@ def _blur_planes(image: Tensor, sigma: float, valid: Tensor | None) -> Tensor:
     return torch.stack(planes)
 
 
-def _planes(source: Source, wanted: Sequence[int], fit: Fit) -> dict[str, dict[int, Tensor]]:
-    """Return raw, haze and validity of some planes, each by its number."""
-    if not wanted:
-        return {"raw": {}, "haze": {}, "valid": {}}
-    known = source.invalid.valid
-    image = torch.from_numpy(clean(source.volume(), fit, source.invalid)[list(wanted)])
-    valid = None if known is None else torch.from_numpy(known[list(wanted)])
-    haze = _blur_planes(image, fit.sigma, valid)
-    weight = torch.ones_like(image) if valid is None else valid.float()
-    return {
-        "raw": dict(zip(wanted, image, strict=True)),
-        "haze": dict(zip(wanted, haze, strict=True)),
-        "valid": dict(zip(wanted, weight, strict=True)),
-    }
+def _read(source: Source, box: Box, fit: Fit, params: Params) -> tuple[dict[str, Tensor], NDArray[np.bool_] | None]:
+    """Return raw, haze and weight of a box (Z, Y, X) of a source, and its valid voxels (``None``: all)."""
+    z, y, x = box
+    reach = int(4 * fit.sigma + 0.5)  # where SciPy cuts a Gaussian
+    _, height, width = source.frame.shape
+    around = (
+        slice(max(0, y.start - reach), min(height, y.stop + reach)),
+        slice(max(0, x.start - reach), min(width, x.stop + reach)),
+    )
+    inner = within((y, x), around)
+    image = torch.from_numpy(cleaned(source.frame, fit, source.survey)[z, *around])
+    valid = source.valid((z, *around))
+    haze = _blur_planes(image, fit.sigma, None if valid is None else torch.from_numpy(valid))[:, *inner]
+    image, valid = image[:, *inner], None if valid is None else valid[:, *inner]
+    weight = torch.ones_like(image) if valid is None else torch.from_numpy(valid).float()
+    if params.balance:
+        weight = weight * _dimness(source.depth[z], fit)[:, None, None]
+    return {"raw": image, "haze": haze, "weight": weight}, valid
 
 
-def _stacks(sources: Sequence[Source]) -> list[int]:
-    """Return the stacks of the sources in the order that the held-out squares are numbered by."""
-    return list(dict.fromkeys(id(source.stack) for source in sources))
+def _dimness(depth: NDArray[np.float64], fit: Fit) -> Tensor:
+    """Return how much dimmer than the whole the structure is at depths (N,), read at the nearest sampled depth."""
+    index = np.searchsorted(np.array(fit.plane_depth, np.float32), depth.astype(np.float32))
+    return 1 / torch.tensor(fit.plane_scale)[index.clip(max=len(fit.plane_depth) - 1)]
 
 
-def _validation_places(sources: Sequence[Source], fit: Fit, count: int = 64) -> list[list[tuple[int, int, int]]]:
-    """Return, per source, up to ``count`` held-out patches (z, y, x) in all, evenly spaced and mostly valid."""
-    places = []
-    for i, source in enumerate(sources):
-        known = source.invalid.valid
-        for stack, y, x in fit.held_out:
-            if stack == _stacks(sources).index(id(source.stack)):
-                box = (slice(y, y + fit.patch), slice(x, x + fit.patch))
-                places += [
-                    (i, z, y, x) for z in range(len(source.depth)) if known is None or known[z][box].mean() > 0.5
-                ]
-    shown = np.unique(np.linspace(0, len(places) - 1, min(len(places), count)).round().astype(int))
-    return [[(z, y, x) for j, z, y, x in (places[n] for n in shown) if j == i] for i in range(len(sources))]
+def _shape(one: Window) -> tuple[int, int, int]:
+    return one.z.stop - one.z.start, one.y.stop - one.y.start, one.x.stop - one.x.start
+
+
+def _squares(sources: Sequence[Source], fit: Fit) -> list[list[tuple[int, int]]]:
+    """Return the held-out squares (y, x) of every source, numbered by stacks in the order of the sources."""
+    stacks = list(dict.fromkeys(id(source.stack) for source in sources))
+    return [[(y, x) for n, y, x in fit.held_out if n == stacks.index(id(source.stack))] for source in sources]
+
+
+def _validation_places(
+    sources: Sequence[Source], squares: Sequence[Sequence[tuple[int, int]]], patch: int
+) -> list[tuple[int, int, int, int]]:
+    """Return held-out patches (source, z, y, x), evenly spaced and mostly valid."""
+    columns = [(i, y, x) for i, corners_of in enumerate(squares) for y, x in corners_of]
+    ends = np.cumsum([len(sources[i].depth) for i, _, _ in columns])
+
+    def place(number: int) -> tuple[int, int, int, int]:
+        column = int(np.searchsorted(ends, number, "right"))
+        i, y, x = columns[column]
+        return i, number - int(ends[column]) + len(sources[i].depth), y, x
+
+    def mostly_valid(number: int) -> bool:
+        i, z, y, x = place(number)
+        valid = sources[i].valid(_patch_box(z, y, x, patch))
+        return valid is None or bool(valid.mean() > 0.5)
+
+    numbers = np.arange(ends[-1] if len(ends) else 0)
+    if not all(source.survey.all_valid for source in sources):
+        if len(numbers) > JUDGED:
+            numbers = _evenly(numbers, 2 * VALIDATION)
+        numbers = np.array([n for n in numbers.tolist() if mostly_valid(n)], np.int64)
+    return [place(n) for n in _evenly(numbers, VALIDATION).tolist()]
+
+
+def _patch_box(z: int, y: int, x: int, patch: int) -> Box:
+    return slice(z, z + 1), slice(y, y + patch), slice(x, x + patch)
+
+
+def _evenly(values: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return up to so many of the values (n,), evenly spaced."""
+    places = np.unique(np.linspace(0, len(values) - 1, min(len(values), count)).round().astype(int))
+    chosen: NDArray[np.int64] = values[places]
+    return chosen
+
+
+def _middle(field: tuple[int, int]) -> tuple[slice, slice]:
+    """Return a plane (Y, X) of up to ``FIT_SIDE`` squared pixels whole, of a larger one its middle."""
+    sides = field if field[0] * field[1] <= FIT_SIDE**2 else (min(field[0], FIT_SIDE), min(field[1], FIT_SIDE))
+    y, x = (slice((n - side) // 2, (n - side) // 2 + side) for n, side in zip(field, sides, strict=True))
+    return y, x
 
 
 def _sample_planes(
     sources: Sequence[Source], count: int, progress: Progress
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]], list[NDArray[np.float64]]]:
     """Read about ``count`` evenly spaced planes, empty voxels filled, with their valid voxels and depths."""
-    some = np.unique(np.linspace(0, len(sources) - 1, min(len(sources), count // 4)).round().astype(int))
+    some = _evenly(np.arange(len(sources)), count // 4)
     each = max(4, count // len(some))
     planes, valid, depth = [], [], []
     for n, i in enumerate(some):
         source = sources[i]
-        volume = source.volume()
-        known = source.invalid.valid
-        inside = np.ones(volume.shape, bool) if known is None else known
-        usable = np.flatnonzero(inside.mean(axis=(1, 2)) > 0.2)
-        if not len(usable):
-            continue
-        z = np.unique(usable[np.linspace(0, len(usable) - 1, min(each, len(usable))).round().astype(int)])
-        planes.append(fill_empty(volume.astype(np.float32), source.invalid)[z])
-        valid.append(inside[z])
-        depth.append(source.depth[z])
+        window = _middle(source.frame.shape[1:])
+        filled = Cleaned(source.frame, source.survey)
+        images, masks, chosen = [], [], []
+        for z in _evenly(np.flatnonzero(source.survey.usable(0.2)), each).tolist():
+            known = source.valid((slice(z, z + 1), *window))
+            image = filled[z : z + 1, *window]
+            known = np.ones(image.shape, bool) if known is None else known
+            if known.mean() > 0.2:
+                images.append(image)
+                masks.append(known)
+                chosen.append(z)
+        if chosen:
+            planes.append(np.concatenate(images))
+            valid.append(np.concatenate(masks))
+            depth.append(source.depth[chosen])
         progress(Event("read", n + 1, len(some)))
     if not planes:
         raise InputError("no plane has enough valid voxels: all are empty or saturated")
     return planes, valid, depth
 
 
-def _choose_sigma(planes: Sequence[NDArray[np.float32]], optics: Optics, params: Params) -> tuple[float, str]:
+def _each(
+    planes: Sequence[NDArray[np.float32]], valid: Sequence[NDArray[np.bool_]]
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+    """Yield plane by plane, with its valid voxels."""
+    for some, known in zip(planes, valid, strict=True):
+        yield from zip(some, known, strict=True)
+
+
+def _choose_sigma(planes: Sequence[NDArray[np.float32]], source: Source, params: Params) -> tuple[float, str]:
     """Return the width of the blur in pixels, and the reason for it."""
     if params.sigma:
         return params.sigma, f"{params.sigma:g} px, as set"
-    size = optics.voxel_size[2]
+    size = source.stack.optics.voxel_size[2]
     radius = float(np.median([structure_radius(p) for p in planes]))
-    field = min(planes[0].shape[1:])
+    field = min(source.frame.shape[1:])
     sigma = params.sigma_um / size if size else 20.0
     why = f"{params.sigma_um:g} um at {size:g} um per pixel" if size else "20 px, as in the paper (voxel size unknown)"
     if sigma < 3 * radius:
