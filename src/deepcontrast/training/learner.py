@@ -78,7 +78,7 @@ def new_learner(task: Task, fit: Any, config: Config, *, member: int, device: st
         data_device=data_device,
         seed=seed,
         net=net,
-        optimizer=_adam(net, config.train.learning_rate, device),
+        optimizer=adam(net, config.train.learning_rate, device),
         patches=torch.Generator(data_device).manual_seed(seed_of(*seed, 0, *own)),
         noise=torch.Generator(data_device).manual_seed(seed_of(*seed, 1, *own)),
     )
@@ -114,10 +114,12 @@ def seed_of(*parts: int) -> int:
     return value >> 1
 
 
-def _adam(net: nn.Module, rate: float, device: str) -> torch.optim.Optimizer:
-    if device.startswith("cuda"):
-        # What a CUDA graph can hold: nothing of it is on the processor.
-        rate_there = torch.tensor(rate, device=device)
-        return torch.optim.Adam(net.parameters(), lr=rate_there, fused=True, capturable=True)
-    # Not the fused kernel: on the processor it takes the layouts of weight and gradient for equal without a look.
-    return torch.optim.Adam(net.parameters(), lr=rate, foreach=True)
+def adam(net: nn.Module, rate: float, device: str) -> torch.optim.Optimizer:
+    """Return Adam for a device; on a GPU nothing of it is on the processor, so that a graph can hold it."""
+    if not device.startswith("cuda"):
+        # Not the fused kernel: on the processor it takes the layouts of weight and gradient for equal without a look.
+        return torch.optim.Adam(net.parameters(), lr=rate, foreach=True)
+    optimizer = torch.optim.Adam(net.parameters(), lr=rate, fused=True, capturable=True)
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(rate, device=device)
+    return optimizer
