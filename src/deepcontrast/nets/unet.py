@@ -102,7 +102,7 @@ def merged(coarse: Tensor, skip: Tensor, weight: Tensor, bias: Tensor | None) ->
     split, pad = coarse.shape[1], weight.shape[-1] // 2
     beside = _of(_CONVOLUTIONS, weight)(skip, weight[:, split:], bias, padding=pad)
     below: Tensor = _of(_TRANSPOSED, weight)(coarse, _repeated(weight[:, :split]), stride=2, padding=pad)
-    return beside + below
+    return beside.add_(below)
 
 
 _CONVOLUTIONS: tuple[Callable[..., Tensor], ...] = (functional.conv1d, functional.conv2d, functional.conv3d)
