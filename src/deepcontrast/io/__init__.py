@@ -53,7 +53,8 @@ def open_stack(
 ) -> Stack:
     """Open an image: TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr 0.4 or 0.5 (full resolution), .npy.
 
-    Uncompressed TIFF and .npy are mapped into memory, OME-Zarr stays a zarr array, compressed TIFF is read.
+    Nothing is read before the array is sliced, and then that part only: of an OME-Zarr the chunks, of a
+    compressed TIFF the strips or tiles that the part lies in. Several threads may slice at once.
 
     Args:
         path: the file, or the folder of an OME-Zarr.

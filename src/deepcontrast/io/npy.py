@@ -12,18 +12,25 @@ from deepcontrast.atomic import new_file
 from deepcontrast.errors import InputError
 from deepcontrast.io.contents import UNNAMED, Contents
 from deepcontrast.io.planes import planes
+from deepcontrast.io.raw import Raw, Unchanged
 from deepcontrast.io.units import UNKNOWN
+from deepcontrast.io.view import arrange
 from deepcontrast.stack import Stack
 
 _log = logging.getLogger(__name__)
 
 
 def read(path: Path) -> Contents:
-    """Return what a .npy file holds, mapped into memory; no axis is named, no voxel size known."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(array, np.ndarray) or array.ndim < 2:
+    """Return what a .npy file holds, unread; no axis is named, no voxel size known."""
+    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(mapped, np.memmap) or mapped.ndim < 2:
         raise InputError(f"{path} is not an image: it has fewer than two axes")
-    return Contents(array, UNNAMED * array.ndim)
+    file, axes = Unchanged.now(path), tuple(range(mapped.ndim))
+    if mapped.flags.c_contiguous:
+        array = Raw(file, mapped.offset, mapped.dtype, mapped.shape)
+    else:
+        array = arrange(Raw(file, mapped.offset, mapped.dtype, mapped.shape[::-1]), axes[::-1])
+    return Contents(array, UNNAMED * mapped.ndim)
 
 
 def write(path: Path, stack: Stack, attributes: Mapping[str, float | str]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -52,9 +51,9 @@ def plain(attributes: Mapping[str, float | str]) -> dict[str, float | str]:
     return {k: v.item() if isinstance(v, np.generic) else v for k, v in sorted(attributes.items())}
 
 
-def restore_axes(array: Any, axes: str, written: str) -> tuple[Any, str]:
-    """Return the array with the axes of length 1 that were written but are not in ``axes``, at its front."""
+def restore_axes(shape: tuple[int, ...], axes: str, written: str) -> tuple[tuple[int, ...], str]:
+    """Return shape and axes with the axes of length 1 that were written but are not in ``axes``, at their front."""
     lost = [axis for axis in written if axis in AXES and axis not in axes]
     if not set(axes) <= set(written):
-        return array, axes
-    return array[(None,) * len(lost)], "".join(lost) + axes
+        return shape, axes
+    return (1,) * len(lost) + shape, "".join(lost) + axes

@@ -21,8 +21,11 @@ from deepcontrast.io.contents import UNNAMED, Contents
 from deepcontrast.io.names import container_suffix
 from deepcontrast.io.ome_xml import NO_UUID, TYPES, read_ome_xml, write_ome_xml
 from deepcontrast.io.planes import planes
+from deepcontrast.io.raw import Raw, Unchanged
 from deepcontrast.io.record import Record, read_record, restore_axes, write_record
+from deepcontrast.io.segments import Segments
 from deepcontrast.io.units import UNKNOWN, VoxelSize, micrometres
+from deepcontrast.io.view import Lazy
 from deepcontrast.stack import AXES, Stack
 
 # tifffile reports every oddity of a file through logging; without a handler Python would print it on stderr.
@@ -38,7 +41,7 @@ COLOURS = {2: "RGB", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
 
 
 def read(path: Path) -> Contents:
-    """Return the first image of a TIFF, mapped into memory where its bytes lie in one piece.
+    """Return the first image of a TIFF, unread.
 
     Raises:
         InputError: RGB, or planes or bytes that the file announces are missing.
@@ -52,14 +55,15 @@ def read(path: Path) -> Contents:
         _require_complete(path, tif, series, offset)
         axes = "".join(axis if axis in AXES else UNNAMED for axis in series.axes.replace("S", "C"))
         size, channels, record, notes = _metadata(tif, series)
+        shape, axes = restore_axes(tuple(series.shape), axes, record.axes)
+        array: Lazy
         if offset is None:
-            array = series.asarray()
+            array = Segments(tuple(series), shape)
         else:
             dtype = np.dtype(series.dtype).newbyteorder(tif.byteorder)
-            array = np.memmap(path, dtype, "r", offset, tuple(series.shape))
+            array = Raw(Unchanged.now(path), offset, dtype, shape)
         if len(tif.series) > 1:
             notes = (*notes, f"the file holds {len(tif.series)} images; the first was read")
-    array, axes = restore_axes(array, axes, record.axes)
     return Contents(array, axes, size, channels, notes, record.attributes)
 
 
@@ -75,7 +79,6 @@ def _refuse_colour(path: Path, page: Any) -> None:
 
 def _require_complete(path: Path, tif: Any, series: Any, offset: int | None) -> None:
     """Raise InputError where the file ends before the image: tifffile may open the rest as a smaller one."""
-    end = tif.filehandle.size
     truncated = InputError(f"not an image: {path} is truncated, or its metadata is damaged")
     if series.kind in ("uniform", "generic"):  # what tifffile falls back to
         imagej = tif.imagej_metadata or {}
@@ -83,7 +86,7 @@ def _require_complete(path: Path, tif: Any, series: Any, offset: int | None) -> 
         if tif.is_ome or max(announced, int(imagej.get("images", 1))) > len(series):
             raise truncated
     size = math.prod(series.shape) * series.dtype.itemsize
-    if offset is not None and offset + size > end:
+    if offset is not None and offset + size > tif.filehandle.size:
         raise truncated
     if offset is None or series.kind != "imagej":
         # The chain of pages must end in a zero, not in a pointer to somewhere beyond the end.
@@ -96,6 +99,7 @@ def _require_complete(path: Path, tif: Any, series: Any, offset: int | None) -> 
                 raise InputError(f"{path} lacks planes that its metadata announces (are they in other files?)")
             if len(page.dataoffsets) < math.prod(page.chunked):
                 raise truncated
+            end = page.parent.filehandle.size
             if any(at + count > end for at, count in zip(page.dataoffsets, page.databytecounts, strict=True)):
                 raise truncated
             stored += sum(page.databytecounts)

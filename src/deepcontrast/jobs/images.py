@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepcontrast.errors import InputError, OutputExistsError
 from deepcontrast.io import container_suffix, find_images, open_stack, read_attributes, stem, write_stack
 from deepcontrast.io.names import is_zarr
+from deepcontrast.io.view import Computed, arrange
 from deepcontrast.output_checks import check_inputs_stay, check_writable
 from deepcontrast.outputs import Written, to_dtype
 from deepcontrast.stack import Stack
@@ -63,7 +66,7 @@ def open_image(
 ) -> Stack:
     """Open an image in grey levels: TIFF, ImageJ hyperstack, OME-TIFF, OME-Zarr, .npy.
 
-    A result of ours whose integers were shifted to fit is shifted back, in float32.
+    A result of ours whose integers were shifted to fit is shifted back, in float32, where it is sliced.
 
     Args:
         path: the file, or the folder of an OME-Zarr.
@@ -81,7 +84,7 @@ def open_image(
     kept = read_attributes(path)
     offset, scale = float(kept.get("intensity_offset", 0.0)), float(kept.get("intensity_scale", 1.0))
     if (offset, scale) != (0.0, 1.0):
-        grey = np.asarray(stack.array[...]).astype(np.float32) * np.float32(scale) + np.float32(offset)
+        grey = Computed(stack.array, partial(_grey, offset=offset, scale=scale), np.dtype(np.float32))
         note = f"grey levels are value * {scale:.6g} + {offset:g}, as the file says"
         stack = replace(stack, array=grey, notes=(*stack.notes, note))
     return stack if channel is None else _channel(stack, channel)
@@ -109,14 +112,14 @@ def check_target(target: Path, inputs: Sequence[Path], *, overwrite: bool) -> No
 
 
 def write_image(target: Path, image: Stack, dtype: np.dtype[Any]) -> str:
-    """Write a float result in a type, and return what was done to make it fit."""
+    """Write a float result in a type, and return what was done to make it fit; it is read in slabs."""
     if container_suffix(target).endswith(".tif") and dtype.name in ("float16", "int64", "uint64"):
         # TIFF readers do not know these.
         dtype = np.dtype(np.float32)
-    written = to_dtype(np.asarray(image.array), dtype)
+    written = to_dtype(image.array, dtype)
     if written.attributes and container_suffix(target) == ".npy":
         note = f"written as float32: .npy has no place for the offset and scale that {dtype.name} would need"
-        written = Written(np.asarray(image.array), {}, note)
+        written = Written(image.array, {}, note)
     write_stack(target, replace(image, array=written.array), attributes=written.attributes or None)
     return written.note
 
@@ -132,11 +135,13 @@ def _channel(stack: Stack, wanted: str) -> Stack:
         raise InputError(f"no channel '{wanted}'; accepted: {', '.join(names)}, or a number from 0")
     if "C" not in stack.axes:
         return stack
-    array = np.stack([stack.volume(t, index) for t in range(stack.size("T"))])
-    if "Z" not in stack.axes:
-        array = array[:, 0]
-    axes = stack.axes.replace("C", "")
+    place = stack.axes.index("C")
+    array = arrange(stack.array, tuple(a for a in range(len(stack.axes)) if a != place), {place: index})
     kept = (stack.channels[index],) if stack.channels else ()
     waves = stack.optics.wavelengths
     optics = replace(stack.optics, wavelengths=waves[index : index + 1] if len(waves) == stack.size("C") else waves)
-    return replace(stack, array=array if "T" in axes else array[0], axes=axes, channels=kept, optics=optics)
+    return replace(stack, array=array, axes=stack.axes.replace("C", ""), channels=kept, optics=optics)
+
+
+def _grey(values: NDArray[Any], *, offset: float, scale: float) -> NDArray[np.float32]:
+    return values.astype(np.float32) * np.float32(scale) + np.float32(offset)
