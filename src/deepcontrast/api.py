@@ -94,7 +94,7 @@ class Result:
             "input": dict(zip(self.names, map(_fingerprint, self.enhanced.stacks), strict=True)),
             "sources": [stack.source for stack in self.enhanced.stacks],
             "seed": self.config.train.seed,
-            "hardware": hardware(self.device),
+            "hardware": hardware(self.device, self.enhanced.model),
         }
         with working(Path(out), overwrite=overwrite, inputs=self._files()) as work:
             said = save(self.enhanced, work.result, [Path(name) for name in self.names])

@@ -131,6 +131,7 @@ def enhance_images(
         )
         for line in said:
             say(line)
+        made_on = hardware(where, result.model)
         # Some file systems do not let go of a folder while its files are mapped.
         del result
         finish(
@@ -138,7 +139,7 @@ def enhance_images(
             {
                 **job,
                 "seed": config.train.seed,
-                "hardware": hardware(where),
+                "hardware": made_on,
                 "seconds": round(time.monotonic() - started, 1),
                 "seconds_before_writing": round(seconds, 1),
                 "said": before + said,

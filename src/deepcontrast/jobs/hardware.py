@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from deepcontrast.model import Model
+from deepcontrast.training import distributed
 
-def hardware(device: str) -> dict[str, Any]:
-    """Return what the run ran on."""
+
+def hardware(device: str, model: Model | None = None) -> dict[str, Any]:
+    """Return what the run ran on, and the precision that its model was trained in."""
+    trained_in = {} if model is None else {"trained_in": model.provenance.get("precision", "float32")}
     return {
+        **trained_in,
         "device": device,
         "name": torch.cuda.get_device_name() if device.startswith("cuda") else _processor(),
         "threads": torch.get_num_threads(),
@@ -25,7 +30,12 @@ def hardware(device: str) -> dict[str, Any]:
 
 def machine(device: str) -> dict[str, Any]:
     """Return what a resumed run must share with the first for the same bytes."""
-    return {"threads": torch.get_num_threads(), "torch": torch.__version__, "device": device}
+    return {
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "device": device,
+        "processes": distributed.size(),
+    }
 
 
 def _processor() -> str:

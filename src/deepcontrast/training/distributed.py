@@ -16,6 +16,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from deepcontrast.errors import DeepContrastError
+
 T = TypeVar("T")
 
 
@@ -31,6 +33,11 @@ def joined(device: str) -> Iterator[None]:
     dist.init_process_group("nccl" if on_cuda else "gloo")
     try:
         yield
+    except RuntimeError as error:
+        # gloo has no class for it.
+        if rank() and (isinstance(error, dist.DistError) or "by peer" in str(error)):
+            raise DeepContrastError("the process that leads the training has ended; its own message says why") from None
+        raise
     finally:
         dist.destroy_process_group()
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from deepcontrast.compute.layout import channels_last
 from deepcontrast.compute.precision import autocast, has_bfloat16, try_out
+from deepcontrast.config import Config
 from deepcontrast.progress import Event, Progress
 from deepcontrast.task import Bank
 from deepcontrast.training import distributed
@@ -32,6 +33,10 @@ class Mode:
 
     precision: str = "float32"
     compiled: bool = False
+
+    def settle(self, config: Config) -> Config:
+        """Return the settings with this precision."""
+        return config.model_copy(update={"train": config.train.model_copy(update={"precision": self.precision})})
 
 
 def choose_mode(learner: Learner, bank: Bank, progress: Progress) -> Mode:

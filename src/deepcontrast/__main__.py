@@ -1,0 +1,5 @@
+"""``python -m deepcontrast``."""
+
+from deepcontrast.cli import main
+
+main()
