@@ -1,4 +1,4 @@
-"""Tiles partition the image, and tiled equals whole."""
+"""Tiles partition the image and carry what the networks look at."""
 
 from __future__ import annotations
 
@@ -7,31 +7,37 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from deepcontrast import registry
-from deepcontrast.config import Config
 from deepcontrast.nets.unet import halo
-from deepcontrast.prediction import predict_pass
-from deepcontrast.task import Geometry
-from deepcontrast.tiles import core_shape, padded_shape, tiles, up
+from deepcontrast.tiles import best_core, halved, layout, padded_shape, split, tiles, up
 from deepcontrast.training import initialise
 
-
-@given(
-    shape=st.tuples(*[st.integers(1, 40)] * 3),
-    core=st.tuples(*[st.integers(1, 5)] * 3),
-    halo_of=st.tuples(*[st.integers(0, 12)] * 3),
-    step=st.tuples(*[st.sampled_from([1, 2, 4, 8])] * 3),
+AXES = st.tuples(
+    st.integers(1, 40),  # length
+    st.integers(1, 5),  # core, in steps
+    st.integers(0, 12),  # halo
+    st.sampled_from([1, 2, 4, 8]),  # step
+    st.integers(1, 60),  # block
+    st.integers(0, 39),  # box, start and length
+    st.integers(1, 40),
 )
-def test_tiles_partition_the_image_and_carry_their_halo(
-    shape: tuple[int, ...], core: tuple[int, ...], halo_of: tuple[int, ...], step: tuple[int, ...]
-) -> None:
-    seen = np.zeros(shape, int)
-    full = padded_shape(shape, step)
-    for tile in tiles(shape, [c * s for c, s in zip(core, step, strict=True)], halo_of, step):
+
+
+@given(axes=st.tuples(AXES, AXES, AXES), halve=st.booleans())
+def test_tiles_partition_what_is_asked_for_and_carry_their_halo(axes: Any, halve: bool) -> None:
+    shape, cores, halo_of, step, block, first, length = zip(*axes, strict=True)
+    core = tuple(c * s for c, s in zip(cores, step, strict=True))
+    box = tuple(slice(min(f, n - 1), min(f + k, n)) for f, k, n in zip(first, length, shape, strict=True))
+    seen, full = np.zeros(shape, int), padded_shape(shape, step)
+    work = list(tiles(shape, core, halo_of, step, block=block, box=box))
+    if halve:
+        smaller = halved(core, step, halo_of) or core
+        work = [part for tile in work for part in split(tile, smaller, shape, halo_of, step)]
+    for tile in work:
         seen[tile.write] += 1
         for axis, (read, crop, write) in enumerate(zip(tile.read, tile.crop, tile.write, strict=True)):
             assert read.start % step[axis] == 0
@@ -40,22 +46,52 @@ def test_tiles_partition_the_image_and_carry_their_halo(
             assert crop.stop - crop.start == write.stop - write.start
             assert read.start <= max(0, write.start - halo_of[axis])
             assert read.stop >= min(full[axis], write.stop + halo_of[axis])
-    assert (seen == 1).all()
+            assert write.start // block[axis] == (write.stop - 1) // block[axis]
+    assert (seen[box] == 1).all()
+    assert seen.sum() == seen[box].size
 
 
 @given(
     shape=st.tuples(*[st.integers(1, 300)] * 3),
     voxels=st.integers(1, 10**6),
     step=st.tuples(*[st.sampled_from([1, 4, 8])] * 3),
+    block=st.none() | st.tuples(*[st.integers(1, 200)] * 3),
 )
-def test_core_is_a_multiple_of_the_step_and_fits_the_budget_where_it_can(
-    shape: tuple[int, ...], voxels: int, step: tuple[int, ...]
+def test_the_best_core_fits_and_nothing_smaller_would(
+    shape: tuple[int, ...], voxels: int, step: tuple[int, ...], block: tuple[int, ...] | None
 ) -> None:
-    core = core_shape(shape, step, (0, 12, 12), voxels)
-    full = padded_shape(shape, step)
-    assert all(c % s == 0 and 0 < c <= f for c, s, f in zip(core, step, full, strict=True))
-    read = [min(f, c + 2 * up(h, s)) for f, c, h, s in zip(full, core, (0, 12, 12), step, strict=True)]
-    assert np.prod(read) <= voxels or core == step
+    halo_of = (0, 12, 12)
+    core = best_core(shape, step, halo_of, voxels, block=block)
+    if core is None:
+        least = layout(shape, step, halo_of, step, block=block)
+        assert np.prod(least.read) > voxels or block is not None
+        return
+    assert all(c % s == 0 and c > 0 for c, s in zip(core, step, strict=True))
+    found = layout(shape, core, halo_of, step, block=block)
+    assert np.prod(found.read) <= voxels
+
+
+def test_layout_counts_what_tiles_does() -> None:
+    args = (37, 150, 211), (5, 64, 72), (0, 12, 20), (1, 4, 8)
+    work = list(tiles(*args, block=(16, 100, 211)))
+    reads = [[s.stop - s.start for s in tile.read] for tile in work]
+    found = layout(*args, block=(16, 100, 211))
+    assert found.tiles == len(work)
+    assert found.read == tuple(np.max(reads, axis=0))
+    assert found.work == pytest.approx(np.prod(reads, axis=1).sum() / (37 * 150 * 211))
+
+
+def test_the_best_core_wastes_least() -> None:
+    # Planes are independent: they are dealt out evenly, and not cut while one fits.
+    assert best_core((264, 256, 384), (1, 8, 8), (0, 46, 46), 400_000) == (4, 256, 384)
+    # 1000 cut where 700 may be read: two halves, not 600 and 400.
+    assert best_core((1, 1, 1000), (1, 1, 8), (0, 0, 40), 700) == (1, 1, 504)
+    # A voxel that is dearer in large tiles makes planes go one by one.
+    assert best_core((64, 256, 256), (1, 8, 8), (0, 46, 46), 10**7, price=lambda n: np.maximum(n / 2**16, 1)) == (
+        1,
+        256,
+        256,
+    )
 
 
 def net_of(name: str, depth: int, kernel: int, dims: int = 2) -> nn.Module:
@@ -88,33 +124,6 @@ def test_no_output_looks_beyond_its_halo(depth: int, kernel: int) -> None:
     assert int(touched.max()) < start + step + reach
 
 
-class _Plain:
-    """A task that only restores: the tiler must not need more."""
-
-    def geometry(self, net: Any, fit: Any, config: Config) -> Geometry:
-        return Geometry((0, int(net.halo), int(net.halo)), (1, int(net.step), int(net.step)))
-
-    def restore(self, net: nn.Module, tile: torch.Tensor, fit: Any, config: Config) -> dict[str, torch.Tensor]:
-        return {"mean": net(tile[:, None])[:, 0]}
-
-
-@settings(max_examples=12, deadline=None)
-@given(
-    name=st.sampled_from(registry.names("nets")),
-    depth=st.integers(1, 3),
-    shape=st.tuples(st.integers(1, 3), st.integers(17, 150), st.integers(17, 150)),
-    voxels=st.integers(2_000, 20_000),
-)
-def test_tiled_equals_whole(name: str, depth: int, shape: tuple[int, int, int], voxels: int) -> None:
-    net = net_of(name, depth, 3)
-    volume = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    whole, tiled = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
-    for out, budget in ((whole, 10**9), (tiled, voxels)):
-        config = Config.model_validate({"predict": {"tile_voxels": budget}})
-        predict_pass(_Plain(), [net], volume, None, config, out=out)  # type: ignore[arg-type]
-    assert np.abs(whole - tiled).max() < 1e-5
-
-
 @pytest.mark.parametrize(
     ("kernel", "bias", "count"), [(5, True, 61_138_657), (5, False, 61_133_632), (3, False, 22_008_128)]
 )
@@ -130,11 +139,3 @@ def test_without_bias_the_network_is_homogeneous(residual: bool) -> None:
     initialise(net, torch.Generator().manual_seed(1))
     x = torch.rand(1, 1, 16, 16, dtype=torch.float64)
     torch.testing.assert_close(net(3.7 * x), 3.7 * net(x))
-
-
-def test_axes_that_cost_no_halo_are_cut_first() -> None:
-    assert core_shape((264, 256, 384), (1, 8, 8), (0, 46, 46), 400_000) == (3, 256, 384)
-    # A plane alone above the budget is cut as well, the longer axis first.
-    z, y, x = core_shape((264, 256, 2048), (1, 8, 8), (0, 46, 46), 200_000)
-    assert (z, y) == (1, 256)
-    assert x < 2048

@@ -66,10 +66,15 @@ class Train(Table):
 
 
 class Predict(Table):
-    """How the trained network is applied: at most ``iterations`` times, in tiles of ``tile_voxels``."""
+    """How the trained network is applied: at most ``iterations`` times.
+
+    ``tile_voxels`` is the most that one tile reads; by default what suits the device. ``precision`` is that of the
+    convolutions; ``auto`` is float32 on the processor and float16 on a CUDA device.
+    """
 
     iterations: int = Field(6, ge=1, le=20)
-    tile_voxels: int = Field(400_000, ge=1024)
+    tile_voxels: int | None = Field(None, ge=1024)
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
 class Config(Table):

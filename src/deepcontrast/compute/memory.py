@@ -103,7 +103,8 @@ def peak_bytes(work: Callable[[], object], device: str) -> int:
         work()
         peak: int = torch.cuda.max_memory_allocated(device)
         return peak - before
-    with _Alive() as alive:
+    alive = _Alive()
+    with alive:
         work()
     return alive.peak
 

@@ -1,0 +1,143 @@
+"""The networks of one model at work on a device: one tile in, the mean of their results out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from deepcontrast.compute.precision import autocast
+from deepcontrast.config import Config
+from deepcontrast.prediction.precision_error import PrecisionError, precision_error
+from deepcontrast.progress import Event, Progress
+from deepcontrast.task import Task
+
+BEAT = 0.25
+"""Seconds between two signs of life, at least."""
+
+
+class Ensemble:
+    """Restores tiles (Z, Y, X) in grey levels, as planned, and says what it could not do as planned.
+
+    Attributes:
+        error: of the reduced precision, measured on the first tile; ``None`` in float32.
+        overflowed: tiles that exceeded float16 and were computed again in float32.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        nets: Sequence[nn.Module],
+        fit: Any,
+        config: Config,
+        *,
+        device: str,
+        precision: str,
+        compiled: bool,
+        progress: Progress,
+    ) -> None:
+        self.error: PrecisionError | None = None
+        self.overflowed = 0
+        self._task, self._nets, self._fit, self._config = task, nets, fit, config
+        self._device, self._precision, self._progress = device, precision, progress
+        self._fast: Sequence[nn.Module] = [cast(nn.Module, torch.compile(net)) for net in nets] if compiled else nets
+
+    def restore(self, tile: Tensor) -> Tensor:
+        """Return the mean result of a tile on the device."""
+        if self._precision == "float32":
+            return self._mean(tile, "float32")
+        result = self._mean(tile, self._precision)
+        # bfloat16 reaches as far as float32.
+        overflow = self._precision == "float16" and not bool(result.isfinite().all())
+        if self.error is None or overflow:
+            exact = self._mean(tile, "float32")
+            self.overflowed += overflow
+            if overflow:
+                return exact
+            self.error = precision_error(self._precision, result, exact)
+            self._progress(Event("precision", values={"message": self.error.describe()}))
+        return result
+
+    def _mean(self, tile: Tensor, precision: str) -> Tensor:
+        with torch.inference_mode(), autocast(self._device, precision):
+            total = self._one(0, tile)
+            for n in range(1, len(self._nets)):
+                total = total + self._one(n, tile)
+            return total / len(self._nets) if len(self._nets) > 1 else total
+
+    def _one(self, n: int, tile: Tensor) -> Tensor:
+        if self._fast is not self._nets:
+            try:
+                return self._task.restore(self._fast[n], tile, self._fit, self._config)["mean"]
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                # Compilers fail in many ways; the network works without.
+                self._fast = self._nets
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                self._progress(Event("compile", values={"message": f"goes on without compiling: {reason}"}))
+        return self._task.restore(self._nets[n], tile, self._fit, self._config)["mean"]
+
+
+@contextmanager
+def beating(nets: Sequence[nn.Module], beat: Callable[[], None]) -> Iterator[None]:
+    """Call ``beat`` a few times a second while networks compute, between two of their layers; it may raise."""
+    last = time.monotonic()
+
+    def on_layer(*_: object) -> None:
+        nonlocal last
+        if time.monotonic() - last > BEAT:
+            last = time.monotonic()
+            beat()
+
+    hooks = [layer.register_forward_pre_hook(on_layer) for net in nets for layer in net.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class Lane:
+    """Copies to and from a device, on a stream of its own where there is one, so that it computes meanwhile.
+
+    Every method waits until its copy is there: it is made for a thread that does nothing else.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = torch.device(device)
+        self._stream = None if self._device.type != "cuda" else torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+
+    def upload(self, tile: NDArray[np.float32]) -> Tensor:
+        """Return a tile on the device."""
+        host = torch.from_numpy(tile)
+        if self._stream is None:
+            return host.to(self._device)
+        with torch.cuda.stream(self._stream):
+            there = host.pin_memory().to(self._device, non_blocking=True)
+        self._stream.synchronize()
+        return there
+
+    def download(self, result: Tensor, ready: Any) -> NDArray[np.float32]:
+        """Return a result in the processor's memory; ``ready`` is what :func:`mark` gave when it was computed."""
+        if self._stream is None:
+            return result.cpu().numpy()
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(ready)
+            here = result.to("cpu", non_blocking=True)
+        self._stream.synchronize()
+        return here.numpy()
+
+
+def mark(tile: Tensor) -> Any:
+    """Return a mark in the device's work so far that a copy can wait for; the tile is in use until then."""
+    if tile.device.type != "cuda":
+        return None
+    tile.record_stream(torch.cuda.current_stream(tile.device))
+    return torch.cuda.current_stream(tile.device).record_event()

@@ -1,0 +1,199 @@
+"""One pass of the networks over a volume: tiles are read, computed and written at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from deepcontrast.compute import heap
+from deepcontrast.config import Config
+from deepcontrast.errors import InputError
+from deepcontrast.prediction.ensemble import Ensemble, Lane, beating, mark
+from deepcontrast.prediction.pipeline import Seconds, stream
+from deepcontrast.prediction.plan import AHEAD, Plan, make_plan
+from deepcontrast.prediction.precision_error import PrecisionError
+from deepcontrast.prediction.seam import Border, Face, Seam, SeamMeter, faces
+from deepcontrast.progress import Event, Progress, silent
+from deepcontrast.task import Geometry, Task
+from deepcontrast.tiles import Lengths, Slices, Tile, halved, layout, split, tiles
+
+SHORT = ("not enough memory", "can't allocate memory", "out of memory")
+"""What torch says in a plain RuntimeError when memory is short."""
+
+
+Faces = dict[Border, Face]
+
+
+class Readable(Protocol):
+    """A volume (Z, Y, X) that is read where it is sliced: an array, a memory map, a zarr array, a frame."""
+
+    @property
+    def shape(self) -> Lengths:
+        """Its lengths."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Return a box."""
+
+
+class Writable(Protocol):
+    """A volume (Z, Y, X) that takes boxes."""
+
+    def __setitem__(self, key: Any, value: Any, /) -> None:
+        """Put a box in its place."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a pass over a volume, or a box of it, was.
+
+    Attributes:
+        plan: as it was at the end; its ``core`` is smaller than planned where memory did not suffice.
+        seam: whether the result shows where its tiles meet.
+        seconds: that reading, computing and writing were at work; they overlap.
+        error: of a reduced precision, measured on the first tile; ``None`` in float32.
+        overflowed: tiles that exceeded float16 and were computed in float32.
+    """
+
+    plan: Plan
+    seam: Seam
+    seconds: Seconds
+    error: PrecisionError | None
+    overflowed: int
+
+
+def predict_pass(
+    task: Task,
+    nets: Sequence[nn.Module],
+    volume: Readable,
+    fit: Any,
+    config: Config,
+    *,
+    out: Writable,
+    box: Slices | None = None,
+    plan: Plan | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
+    stage: str = "predict",
+) -> Done:
+    """Apply the networks once to a volume (Z, Y, X) in grey levels and write their mean into ``out``.
+
+    Tiles are cut with the halo computed from the network, so that tiled equals whole to 1e-5 in float32. A
+    volume is extended to a multiple of the network's step by mirroring at its far ends. Where memory does not suffice
+    after all, tiles become smaller and the pass goes on from those that are written.
+
+    Args:
+        task: what is restored.
+        nets: the networks of the ensemble, on the device.
+        volume: the whole of it; read by another thread.
+        fit: numbers of the channel.
+        config: the settings.
+        out: takes the result, in float32; written by another thread.
+        box: the part that is asked for, of which ``out`` has the shape; by default the whole. With the same plan a
+            voxel is the same whatever box it is asked for in.
+        plan: how; by default :func:`make_plan` decides.
+        device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        progress: gets an event per tile, and a few a second within long ones.
+        stage: its name in these events.
+
+    Raises:
+        InputError: not even the smallest tile fits the memory.
+    """
+    shape = tuple(int(n) for n in volume.shape)
+    plan = make_plan(task, nets, shape, fit, config, device=device) if plan is None else plan
+    geometry = task.geometry(nets[0], fit, config)
+    halo, step = geometry.halo, geometry.step
+    inside = box or tuple(slice(0, n) for n in shape)
+    todo = list(tiles(shape, plan.core, halo, step, block=plan.block, box=inside))
+    done, total = 0, len(todo)
+    meter, seconds = SeamMeter(), Seconds()
+    reading, writing = Lane(device), Lane(device)
+    ensemble = Ensemble(
+        task, nets, fit, config,
+        device=device, precision=plan.precision, compiled=plan.compiled, progress=progress,
+    )  # fmt: skip
+
+    def read(tile: Tile) -> tuple[Faces, Tensor]:
+        piece = _read(volume, tile.read)
+        return faces(tile.write, piece[tile.crop]), reading.upload(piece)
+
+    def compute(tile: Tile, piece: tuple[Faces, Tensor]) -> tuple[Faces, Tensor, Any]:
+        raw, there = piece
+        result = ensemble.restore(there)[tile.crop].contiguous()
+        return raw, result, mark(there)
+
+    def write(tile: Tile, piece: tuple[Faces, Tensor, Any]) -> None:
+        raw, there, ready = piece
+        result = writing.download(there, ready)
+        out[tuple(slice(w.start - b.start, w.stop - b.start) for w, b in zip(tile.write, inside, strict=True))] = result
+        meter.add(faces(tile.write, result), raw)
+
+    def beat() -> None:
+        progress(Event(stage, done, total))
+
+    def finished() -> None:
+        nonlocal done
+        done += 1
+        beat()
+
+    keeping = heap.kept() if device == "cpu" else nullcontext()
+    with keeping, nullcontext() if plan.compiled else beating(nets, beat):
+        while todo:
+            before = done
+            short = _unless_short(partial(stream, todo, read, compute, write, finished, ahead=AHEAD, seconds=seconds))
+            todo = todo[done - before :]
+            if short:
+                plan = _smaller(plan, shape, geometry)
+                todo = [part for tile in todo for part in split(tile, plan.core, shape, halo, step)]
+                total = done + len(todo)
+                progress(Event(stage, values={"message": f"{short}; goes on in smaller tiles: {plan.describe()}"}))
+    return Done(plan, meter.seam(), seconds, ensemble.error, ensemble.overflowed)
+
+
+def _unless_short(work: Callable[[], None]) -> str:
+    """Do some work and return an empty string, or in what words memory ran out."""
+    try:
+        work()
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error).lower() for words in SHORT):
+            raise
+        # The error itself would keep the tiles of its frames alive.
+        said = "memory ran out"
+    else:
+        return ""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return said
+
+
+def _smaller(plan: Plan, shape: Lengths, geometry: Geometry) -> Plan:
+    """Return the plan with half the batch, or where that is one, half the tile.
+
+    Raises:
+        InputError: the tile is the smallest already.
+    """
+    core = halved(plan.core, geometry.step, geometry.halo)
+    if core is None:
+        raise InputError(
+            "memory ran out with the smallest tile; free some memory, use another --device, or train a network with "
+            "fewer features (net.features) or levels (net.depth)"
+        )
+    found = layout(shape, core, geometry.halo, geometry.step, block=plan.block)
+    peak = int(plan.peak * prod(found.read) / prod(plan.read))
+    return replace(plan, core=core, read=found.read, tiles=found.tiles, work=found.work, peak=peak)
+
+
+def _read(volume: Readable, box: Slices) -> NDArray[np.float32]:
+    """Return a box that may reach beyond the far ends of the volume, where it is mirrored."""
+    inside = tuple(slice(b.start, min(b.stop, n)) for b, n in zip(box, volume.shape, strict=True))
+    piece = np.array(volume[inside], dtype=np.float32)
+    over = [(0, b.stop - i.stop) for b, i in zip(box, inside, strict=True)]
+    return np.pad(piece, over, mode="reflect") if any(high for _, high in over) else piece

@@ -1,0 +1,389 @@
+"""Tiled equals whole, whatever the tiles; the plan, and what happens when it does not hold."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from deepcontrast import registry
+from deepcontrast.config import Config
+from deepcontrast.errors import Cancelled, InputError
+from deepcontrast.prediction import Done, Plan, make_plan, predict_pass
+from deepcontrast.prediction.plan import FIXED
+from deepcontrast.progress import Event
+from deepcontrast.task import Geometry
+from deepcontrast.tiles import up
+from deepcontrast.training import initialise
+
+Volume = NDArray[np.float32]
+PLENTY = 10**10
+
+
+class Plain:
+    """A task that only restores: the tiler must not need more."""
+
+    def __init__(self, dims: int = 2, halo: int | None = None) -> None:
+        self.dims, self.halo = dims, halo
+
+    def geometry(self, net: Any, fit: Any, config: Config) -> Geometry:
+        halo, step = int(net.halo) if self.halo is None else self.halo, int(net.step)
+        free = 3 - self.dims
+        return Geometry((*[0] * free, *[halo] * self.dims), (*[1] * free, *[step] * self.dims))  # type: ignore[arg-type]
+
+    def restore(self, net: nn.Module, tile: Tensor, fit: Any, config: Config) -> dict[str, Tensor]:
+        batch = tile.reshape(-1, 1, *tile.shape[3 - self.dims :])
+        return {"mean": net(batch).reshape(tile.shape)}
+
+
+def net_of(depth: int = 1, dims: int = 2, name: str = "unet", **more: Any) -> nn.Module:
+    more = {"features": 4, "kernel": 3, "bias": True} | more
+    net: nn.Module = registry.load("nets", name)(depth=depth, dims=dims, **more)
+    initialise(net, torch.Generator().manual_seed(depth))
+    return net.eval()
+
+
+def noise(*shape: int, seed: int = 0) -> Volume:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def run(
+    volume: Any, net: nn.Module | None = None, task: Any = None, config: Config | None = None, **more: Any
+) -> tuple[Volume, Done]:
+    out = np.full([s.stop - s.start for s in more["box"]] if "box" in more else volume.shape, np.nan, np.float32)
+    done = predict_pass(task or Plain(), [net or net_of()], volume, None, config or Config(), out=out, **more)
+    return out, done
+
+
+def plan_of(shape: tuple[int, int, int], net: nn.Module, task: Any, config: Config | None = None, **more: Any) -> Plan:
+    return make_plan(task, [net], shape, None, config or Config(), **{"memory": PLENTY} | more)
+
+
+def tile_limit(voxels: int, **more: Any) -> Config:
+    return Config.model_validate({"predict": {"tile_voxels": voxels, **more}})
+
+
+@settings(max_examples=12, deadline=None)
+@given(data=st.data(), name=st.sampled_from(registry.names("nets")), dims=st.integers(1, 3), depth=st.integers(1, 3))
+def test_tiled_equals_whole(data: st.DataObject, name: str, dims: int, depth: int) -> None:
+    long = st.integers(17, {1: 600, 2: 130, 3: 30}[dims])
+    shape = data.draw(st.tuples(*[st.integers(1, 4)] * (3 - dims), *[long] * dims))
+    net, task, volume = net_of(depth, dims, name), Plain(dims), noise(*shape)
+    whole = plan_of(shape, net, task, tile_limit(10**7))
+    least = plan_of(shape, net, task, tile_limit(1024)).peak
+    share = data.draw(st.floats(0.3, 1))
+    tight = plan_of(shape, net, task, memory=max(least, int(FIXED + share * (whole.peak - FIXED))))
+    pieces = data.draw(st.tuples(*[st.integers(1, 5 - dims)] * 3))
+    blocks = [-(-n // k) for n, k in zip(shape, pieces, strict=True)]
+    limit = tile_limit(max(1024, int(share * np.prod(shape))))
+    limited = plan_of(shape, net, task, limit, block=data.draw(st.none() | st.just(blocks)))
+    step = task.geometry(net, None, Config()).step
+    any_core = replace(whole, core=tuple(up(n, s) for n, s in zip(blocks, step, strict=True)))
+    expected, _ = run(volume, net, task, plan=whole)
+    for plan in (tight, limited, any_core):
+        got, _ = run(volume, net, task, plan=plan)
+        assert np.abs(got - expected).max() < 1e-5 * np.ptp(volume)
+    assert whole.tiles == 1
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_voxel_is_the_same_whatever_box_is_asked_for(dims: int) -> None:
+    volume, net, task = noise(9, 45, 70), net_of(dims=dims), Plain(dims)
+    plan = plan_of(volume.shape, net, task, tile_limit(4000), block=(4, 20, 70))
+    whole, _ = run(volume, net, task, plan=plan)
+    for box in (np.s_[0:4, 20:40, 0:70], np.s_[3:8, 7:41, 13:14], np.s_[8:9, 40:45, 60:70]):
+        part, _ = run(volume, net, task, plan=plan, box=box)
+        assert np.array_equal(part, whole[box])
+
+
+def test_planes_of_one_tile_do_not_know_each_other() -> None:
+    volume = noise(6, 32, 32)
+    together, done = run(volume)
+    alone = np.concatenate([run(volume[z : z + 1])[0] for z in range(6)])
+    assert done.plan.core[0] == 6
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_an_ensemble_gives_the_mean_of_its_networks() -> None:
+    nets, volume, out = [net_of(1), net_of(2)], noise(2, 40, 40), np.empty((2, 40, 40), np.float32)
+
+    class Both(Plain):
+        def geometry(self, net: Any, fit: Any, config: Config) -> Geometry:
+            return super().geometry(nets[1], fit, config)
+
+    predict_pass(Both(), nets, volume, None, Config(), out=out)  # type: ignore[arg-type]
+    each = [run(volume, net, Both())[0] for net in nets]
+    np.testing.assert_allclose(out, np.mean(each, axis=0), atol=1e-5)
+
+
+# The plan
+
+
+def test_a_plan_is_plain_numbers_and_comes_back_from_json() -> None:
+    plan = plan_of((20, 100, 100), net_of(), Plain(), block=(8, 64, 64))
+    assert Plan.decode(json.loads(json.dumps(plan.encode()))) == plan
+    assert "\n" not in plan.describe()
+
+
+def test_less_memory_gives_smaller_tiles_that_are_expected_to_fit() -> None:
+    net, shape = net_of(), (50, 400, 400)
+    plans = [plan_of(shape, net, Plain(), memory=FIXED + extra) for extra in (10**6, 10**7, 10**8)]
+    sizes = [int(np.prod(plan.read)) for plan in plans]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+    assert all(plan.peak <= plan.memory for plan in plans)
+
+
+def test_too_little_memory_names_the_least_that_works() -> None:
+    with pytest.raises(InputError, match=r"the least that works is --memory (\d+)MB") as caught:
+        plan_of((50, 400, 400), net_of(depth=3), Plain(), memory=10**6)
+    assert "\n" not in str(caught.value)
+
+
+def test_memory_is_measured_with_the_network_itself() -> None:
+    def voxel_bytes(features: int) -> float:
+        plan = plan_of((1, 512, 512), net_of(features=features, bias=False), Plain())
+        return (plan.peak - FIXED) / 512**2
+
+    # Every feature map of the first level is four bytes per voxel, and several are alive at once.
+    assert 4 * 16 * 2 < voxel_bytes(32) - voxel_bytes(16) < 4 * 16 * 10
+
+
+def test_a_small_job_is_not_compiled_and_computed_in_float32() -> None:
+    plan = plan_of((4, 64, 64), net_of(), Plain())
+    assert (plan.compiled, plan.precision) == (False, "float32")
+    with pytest.raises(InputError, match="accepted on the processor: auto, float32, bfloat16"):
+        plan_of((4, 64, 64), net_of(), Plain(), tile_limit(1024, precision="float16"))
+
+
+# Precision
+
+
+def test_the_error_of_a_reduced_precision_is_measured_and_told() -> None:
+    told: list[Event] = []
+    volume, net = noise(2, 64, 64) + 5, net_of(2)
+    exact, plainly = run(volume, net)
+    reduced, done = run(volume, net, config=tile_limit(10**5, precision="bfloat16"), progress=told.append)
+    assert plainly.error is None
+    assert done.error is not None
+    difference = (reduced - exact).astype(np.float64)
+    assert done.error.rms == pytest.approx(np.sqrt((difference**2).mean()) / exact.std(), rel=1e-3)
+    assert done.error.largest == pytest.approx(np.abs(difference).max() / exact.std(), rel=1e-3)
+    assert 0 < done.error.rms < 2**-6
+    assert [e.values["message"] for e in told if e.stage == "precision"] == [done.error.describe()]
+
+
+class Overflowing(Plain):
+    """Its reduced precision cannot hold values above 100, as float16 cannot above 65,504."""
+
+    def restore(self, net: nn.Module, tile: Tensor, fit: Any, config: Config) -> dict[str, Tensor]:
+        reduced = torch.is_autocast_enabled("cpu")
+        return {"mean": torch.where(tile > 100, torch.inf, tile + 1) if reduced else tile + 1}
+
+
+def test_tiles_that_overflow_float16_are_computed_in_float32() -> None:
+    volume = noise(8, 16, 16)
+    volume[5, 3, 3] = 1000
+    plan = plan_of(volume.shape, net_of(), Overflowing(), tile_limit(1024))
+    out, done = run(volume, task=Overflowing(), plan=replace(plan, core=(1, 16, 16), precision="float16"))
+    assert done.overflowed == 1
+    assert np.array_equal(out, volume + 1)
+
+
+# What goes wrong
+
+
+class Short(Plain):
+    """Has memory for tiles of so many voxels, and says so in many ways."""
+
+    def __init__(self, voxels: int, error: Exception) -> None:
+        super().__init__()
+        self.voxels, self.error, self.seen = voxels, error, []
+
+    def restore(self, net: nn.Module, tile: Tensor, fit: Any, config: Config) -> dict[str, Tensor]:
+        self.seen.append(tuple(tile.shape))
+        if tile.numel() > self.voxels:
+            raise self.error
+        return super().restore(net, tile, fit, config)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 5 bytes"),
+    ],
+)
+def test_out_of_memory_halves_batch_then_tile_and_goes_on(error: Exception) -> None:
+    volume, net, told = noise(8, 64, 64), net_of(), []
+    plan = plan_of(volume.shape, net, Plain())
+    expected, _ = run(volume, net)
+    got, done = run(volume, net, Short(3000, error), plan=plan, progress=told.append)
+    assert np.abs(got - expected).max() < 1e-5 * np.ptp(volume)
+    assert done.plan.core[0] == 1
+    assert 64 in done.plan.core
+    assert 32 in done.plan.core
+    messages = [e.values["message"] for e in told if "message" in e.values]
+    assert len(messages) == 4  # 4, 2, 1 planes, then half of one
+    assert all("memory ran out" in str(m) and "\n" not in str(m) for m in messages)
+    assert told[-1].done == told[-1].total
+
+
+def test_after_out_of_memory_finished_tiles_are_kept() -> None:
+    volume, net = noise(8, 32, 32), net_of()
+
+    class Later(Short):
+        """Its memory shrinks after three tiles."""
+
+        def restore(self, net: nn.Module, tile: Tensor, fit: Any, config: Config) -> dict[str, Tensor]:
+            self.voxels = 2048 if len(self.seen) < 3 else 1024
+            return super().restore(net, tile, fit, config)
+
+    task = Later(2048, MemoryError())
+    plan = replace(plan_of(volume.shape, net, Plain()), core=(2, 32, 32))
+    got, _ = run(volume, net, task, plan=plan)
+    assert task.seen == [(2, 32, 32)] * 4 + [(1, 32, 32)] * 2
+    np.testing.assert_allclose(got, run(volume, net)[0], atol=1e-5)
+
+
+def test_when_not_even_the_smallest_tile_fits_the_way_out_is_said() -> None:
+    with pytest.raises(InputError, match="another --device") as caught:
+        run(noise(4, 32, 32), task=Short(0, MemoryError()))
+    assert "\n" not in str(caught.value)
+
+
+class Broken:
+    """A volume that cannot be read, or written, from some plane on."""
+
+    shape = (8, 32, 32)
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getitem__(self, key: Any) -> Volume:
+        if key[0].stop > 5:
+            raise self.error
+        return noise(*self.shape)[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if key[0].stop > 5:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [OSError("disk"), InputError("bad chunk"), ValueError("defect")])
+def test_errors_of_reading_and_writing_come_out_as_they_are(error: Exception) -> None:
+    broken, net, before = Broken(error), net_of(), threading.active_count()
+    plan = replace(plan_of(broken.shape, net, Plain()), core=(1, 32, 32))
+    for volume, out in ((broken, np.empty(broken.shape)), (noise(8, 32, 32), broken)):
+        with pytest.raises(type(error)) as caught:
+            predict_pass(Plain(), [net], volume, None, Config(), out=out, plan=plan)  # type: ignore[arg-type]
+        assert caught.value is error
+    assert threading.active_count() == before
+
+
+def test_other_runtime_errors_are_not_taken_for_memory() -> None:
+    task, volume = Short(0, RuntimeError("shapes do not match")), noise(2, 32, 32)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        run(volume, task=task, plan=plan_of(volume.shape, net_of(), Plain()))
+    assert len(task.seen) == 1
+
+
+class Slow(nn.Module):
+    """A network of twenty layers of a tenth of a second."""
+
+    halo, step = 0, 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_Sleep() for _ in range(20))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class _Sleep(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(0.1)
+        return x
+
+
+def test_cancelling_stops_within_a_long_tile() -> None:
+    began = time.monotonic()
+
+    def stop(event: Event) -> None:
+        raise Cancelled("stop")
+
+    volume = noise(1, 16, 16)
+    plan = plan_of(volume.shape, net_of(), Plain())
+    with pytest.raises(Cancelled):
+        run(volume, Slow(), Plain(), plan=plan, progress=stop)
+    assert time.monotonic() - began < 1.5
+
+
+def test_reading_and_writing_happen_while_computing() -> None:
+    class Lazy:
+        shape = (6, 8, 8)
+
+        def __getitem__(self, key: Any) -> Volume:
+            time.sleep(0.03)
+            return noise(*self.shape)[key]
+
+        def __setitem__(self, key: Any, value: Any) -> None:
+            time.sleep(0.03)
+
+    class Steady(Plain):
+        def restore(self, net: nn.Module, tile: Tensor, fit: Any, config: Config) -> dict[str, Tensor]:
+            time.sleep(0.03)
+            return {"mean": tile}
+
+    plan = replace(plan_of(Lazy.shape, net_of(), Plain()), core=(1, 8, 8))
+    began = time.perf_counter()
+    done = predict_pass(Steady(), [net_of()], Lazy(), None, Config(), out=Lazy(), plan=plan)  # type: ignore[arg-type]
+    took = time.perf_counter() - began
+    spent = done.seconds.read + done.seconds.compute + done.seconds.write
+    assert spent >= 18 * 0.03
+    assert took < 0.8 * spent
+
+
+# Seams
+
+
+def smooth(*shape: int) -> Volume:
+    z, y, x = np.meshgrid(*[np.linspace(0, 6, n) for n in shape], indexing="ij")
+    return (5 + np.sin(z) + np.sin(2 * y) + np.cos(3 * x)).astype(np.float32) + 0.05 * noise(*shape)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_exact_tiles_leave_no_seam_and_tiles_without_halo_are_flagged(dims: int) -> None:
+    volume, net = smooth(16, 64, 64), net_of(dims=dims, features=8, residual=False)
+    plan = replace(plan_of(volume.shape, net, Plain(dims)), core=(8, 16, 16))
+    _, exact = run(volume, net, Plain(dims), plan=plan)
+    _, without = run(volume, net, Plain(dims, halo=0), plan=plan)
+    assert max(r for r in exact.seam.ratio() if r is not None) < 2
+    assert min(r for r in without.seam.ratio()[3 - dims :] if r is not None) > 2
+    assert None not in exact.seam.ratio()
+
+
+def test_seams_of_two_boxes_add_up() -> None:
+    volume, net = smooth(8, 64, 64), net_of()
+    plan = replace(plan_of(volume.shape, net, Plain(), block=(4, 64, 64)), core=(4, 16, 16))
+    boxes = np.s_[0:4, 0:64, 0:64], np.s_[4:8, 0:64, 0:64]
+    first, second = (run(volume, net, plan=plan, box=box)[1].seam for box in boxes)
+    whole = run(volume, net, plan=plan)[1].seam
+    assert (first + second).across[1:] == pytest.approx(whole.across[1:])
+    assert first.ratio()[0] is None
+    assert whole.ratio()[0] is not None
