@@ -13,7 +13,7 @@ from deepcontrast.depth import find_surface
 from deepcontrast.errors import InputError
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.stack import Stack
-from deepcontrast.valid import fill_empty, find_invalid
+from deepcontrast.valid import Survey, survey
 
 
 def check_stacks(stacks: Sequence[Stack], progress: Progress = silent) -> None:
@@ -39,22 +39,29 @@ def check_stacks(stacks: Sequence[Stack], progress: Progress = silent) -> None:
             )
         for t in range(stack.size("T")):
             for c in range(stack.size("C")):
-                check_volume(stack.volume(t, c), stack.source)
+                check_volume(stack.frame(t, c), stack.source)
         progress(Event("read", n + 1, len(stacks)))
 
 
-def check_volume(volume: NDArray[Any], source: str) -> None:
-    """Refuse a volume (Z, Y, X) with NaN, infinite values, or one value everywhere.
+def check_volume(volume: Any, source: str) -> None:
+    """Refuse a volume (Z, Y, X) with NaN, infinite values, or one value everywhere; it is read slab by slab.
 
     Raises:
         InputError: says which, and where.
     """
-    if np.issubdtype(volume.dtype, np.floating):
-        bad = int(volume.size - np.isfinite(volume).sum())
-        if bad:
-            raise InputError(f"'{source}' has {bad} voxels that are NaN or infinite; replace them first")
-    if volume.min() == volume.max():
-        raise InputError(f"'{source}' is constant: every voxel is {volume.flat[0]}")
+    check_survey(survey(volume), source)
+
+
+def check_survey(known: Survey, source: str) -> None:
+    """Refuse what :func:`check_volume` does, given the survey of the volume.
+
+    Raises:
+        InputError: says which, and where.
+    """
+    if known.not_finite:
+        raise InputError(f"'{source}' has {known.not_finite} voxels that are NaN or infinite; replace them first")
+    if known.low == known.high:
+        raise InputError(f"'{source}' is constant: every voxel is {known.low}")
 
 
 def surfaced(stack: Stack, surface: str) -> tuple[Stack, str]:
@@ -69,9 +76,7 @@ def surfaced(stack: Stack, surface: str) -> tuple[Stack, str]:
         return stack.with_optics(surface=surface), "as given"
     if stack.optics.surface in ("first", "last"):
         return stack, "known from the file"
-    volume = stack.volume()
-    invalid = find_invalid(volume)
-    found, why = find_surface(fill_empty(volume.astype(np.float32), invalid), invalid.valid)
+    found, why = find_surface(stack.frame())
     return stack.with_optics(surface=found), why
 
 

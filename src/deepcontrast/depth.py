@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from deepcontrast.cleaned import Cleaned
+from deepcontrast.histogram import percentiles
 from deepcontrast.stack import Stack
+from deepcontrast.valid import Survey, codes, consecutive, survey
+
+SIDE = 2048
+"""Of a plane of more than its square in pixels, the middle window so long stands for the plane."""
+END = 32
+"""Planes of an end of the stack that its contrast is measured in."""
+TOGETHER = 8
+"""Neighbouring planes read together: a chunk of a large stack has about 16."""
 
 
 def depths(stack: Stack) -> NDArray[np.float64]:
@@ -44,30 +54,38 @@ def planes_of(
     return found
 
 
-def find_surface(volume: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> tuple[str, str]:
+def find_surface(volume: Any, known: Survey | None = None) -> tuple[str, str]:
     """Return ``"first"`` or ``"last"``, the end with the higher structure contrast, and why.
 
     Structure contrast of a fifth of the planes is the covariance between neighbouring planes, band-passed
     between 1 and 10 px, over their squared mean brightness above the volume's darkest level; noise differs
-    from plane to plane and drops out.
+    from plane to plane and drops out. Of a fifth of more than ``END`` planes, evenly spaced runs with as many in all
+    stand for it; of a large plane, its middle. Voxels that hold no measurement do not count.
 
     Args:
-        volume: (Z, Y, X), empty voxels filled from their neighbours.
-        valid: voxels that hold a measurement, (Z, Y, X); only these count.
+        volume: (Z, Y, X), anything that slices, as it was read.
+        known: its survey, where there is one already.
     """
-    known = np.ones(volume.shape, bool) if valid is None else valid
-    usable = np.flatnonzero(known.mean(axis=(1, 2)) > 0.2)
+    known = survey(volume) if known is None else known
+    usable = np.flatnonzero(known.usable(0.2))
     if len(usable) < 2:
         return "first", "too few planes to tell; the first plane is taken"
     width = max(2, len(usable) // 5)
-    some = usable[:: max(1, len(usable) // 20)]
-    floor = float(np.percentile(volume[some][known[some]], 0.5))
-    ends = (usable[:width], usable[-width:])
-    contrast = [_structure_contrast(volume[end], known[end], floor) for end in ends]
+    planes = _Planes(volume, known)
+    some = usable[:: max(1, len(usable) // 20)].tolist()
+    [floor] = percentiles(lambda: (image[valid] for z in some for image, valid in planes.read(slice(z, z + 1))), [0.5])
+    contrast = [_structure_contrast(planes, end, floor) for end in (usable[:width], usable[-width:])]
     surface = "first" if contrast[0] >= contrast[1] else "last"
     return surface, (
         f"structure contrast {contrast[0]:.3g} in the first {width} planes, {contrast[1]:.3g} in the last {width}"
     )
+
+
+def middle(field: tuple[int, int]) -> tuple[slice, slice]:
+    """Return where to look in a plane (Y, X): all of it up to ``SIDE`` squared pixels, else ``SIDE`` in the middle."""
+    sides = field if field[0] * field[1] <= SIDE**2 else (min(field[0], SIDE), min(field[1], SIDE))
+    y, x = (slice((n - side) // 2, (n - side) // 2 + side) for n, side in zip(field, sides, strict=True))
+    return y, x
 
 
 def structure_radius(planes: NDArray[np.float32]) -> float:
@@ -96,16 +114,42 @@ def structure_radius(planes: NDArray[np.float32]) -> float:
     return float(lag - (half - curve[lag]) / (curve[lag - 1] - curve[lag]))
 
 
-def _structure_contrast(planes: NDArray[Any], known: NDArray[np.bool_], floor: float) -> float:
-    band = [
-        ndimage.gaussian_filter(p, 1.0) - ndimage.gaussian_filter(p, 10.0)
-        for p in (plane.astype(np.float32) for plane in planes)
-    ]
-    covariances = [
-        float(np.mean((a * b)[inside]))
-        for a, b, inside in zip(band, band[1:], known[:-1] & known[1:], strict=False)
-        if inside.any()
-    ]
+class _Planes:
+    """Planes of a volume, or the middle of large ones, empty voxels filled, with their valid voxels."""
+
+    def __init__(self, volume: Any, known: Survey) -> None:
+        self.volume, self.known, self.window = volume, known, middle(known.shape[1:])
+        self.filled = Cleaned(volume, known)
+
+    def read(self, z: slice) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+        images = self.filled[z, *self.window]
+        if self.known.all_valid:
+            valid = np.ones(images.shape, bool)
+        else:
+            valid = codes(self.volume, self.known, (z, *self.window)) == 0
+        return zip(images, valid, strict=True)
+
+
+def _structure_contrast(planes: _Planes, end: NDArray[np.int64], floor: float) -> float:
+    runs = [end]
+    if len(end) > END:
+        runs = [
+            end[start : start + TOGETHER] for start in np.linspace(0, len(end) - TOGETHER, END // TOGETHER).astype(int)
+        ]
+    covariances: list[float] = []
+    total, count = 0.0, 0
+    for run in runs:
+        before: tuple[NDArray[np.float32], NDArray[np.bool_]] | None = None
+        wanted = np.zeros(planes.known.shape[0], bool)
+        wanted[run] = True
+        for some in consecutive(wanted, TOGETHER):
+            for image, valid in planes.read(some):
+                band = ndimage.gaussian_filter(image, 1.0) - ndimage.gaussian_filter(image, 10.0)
+                if before is not None and (inside := before[1] & valid).any():
+                    covariances.append(float(np.mean((before[0] * band)[inside])))
+                before = band, valid
+                total += float(image[valid].sum(dtype=np.float64))
+                count += int(valid.sum())
     covariance = float(np.mean(covariances)) if covariances else 0.0
-    brightness = max(float(np.mean(planes[known])) - floor, 1e-6)
+    brightness = max(total / max(count, 1) - floor, 1e-6)
     return float(np.sqrt(max(covariance, 0.0))) / brightness

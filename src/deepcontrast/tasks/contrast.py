@@ -22,23 +22,21 @@ from deepcontrast.cleaned import Cleaned
 from deepcontrast.config import Config, Table
 from deepcontrast.degrade.blur import blur
 from deepcontrast.degrade.scatter import scatter
-from deepcontrast.depth import structure_radius
+from deepcontrast.depth import SIDE, middle, structure_radius
 from deepcontrast.errors import InputError
 from deepcontrast.histogram import percentiles
 from deepcontrast.noise import Camera, estimate_camera, remove_pattern
 from deepcontrast.normalize import Norm
-from deepcontrast.patches import Column, Window, corners, cut, hold_out, jitter, patch_size, windows
+from deepcontrast.patches import TOGETHER, Column, Window, corners, cut, hold_out, jitter, patch_size, windows
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.stack import Optics
-from deepcontrast.task import Bank, Geometry, Source
-from deepcontrast.valid import Box, Invalid, Survey, fill_empty, find_invalid, within
+from deepcontrast.task import KEPT, Bank, Geometry, Source
+from deepcontrast.valid import Box, Invalid, Survey, consecutive, fill_empty, find_invalid, within
 
 FIT_PLANES = 64
 """Planes, evenly spaced over all sources, that camera and scale are estimated from."""
-FIT_SIDE = 2048
-"""Of a plane of more than its square in pixels, the middle window so long stands for the plane."""
 LARGE = (
-    f"The planes have more than {FIT_SIDE} x {FIT_SIDE} pixels: camera, scale and blur were estimated in the window "
+    f"The planes have more than {SIDE} x {SIDE} pixels: camera, scale and blur were estimated in the window "
     "in their middle, and a fixed pattern was not looked for."
 )
 VALIDATION = 64
@@ -126,7 +124,7 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     params = Params(**config.task)
     planes, valid, depth = _sample_planes(sources, FIT_PLANES, progress)
     fields = {source.frame.shape[1:] for source in sources}
-    whole = all(_middle(field) == (slice(0, field[0]), slice(0, field[1])) for field in fields)
+    whole = all(middle(field) == (slice(0, field[0]), slice(0, field[1])) for field in fields)
     camera, pattern = estimate_camera(
         planes,
         valid=valid,
@@ -269,7 +267,7 @@ def degrade(source: Source, fit: Fit, config: Config, generator: torch.Generator
 
 def example(source: Source, z: int, fit: Fit, config: Config) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return a plane of a source, or the middle of a large one, and its degradation, (Y, X) each, in grey levels."""
-    image = torch.from_numpy(cleaned(source.frame, fit, source.survey)[z, *_middle(source.frame.shape[1:])])
+    image = torch.from_numpy(cleaned(source.frame, fit, source.survey)[z, *middle(source.frame.shape[1:])])
     depth = torch.from_numpy(source.depth[z : z + 1])
     optics = Optics(gain=fit.camera.gain, offset=fit.camera.intercept)
     alpha = float(_alpha(depth, fit, config))
@@ -387,13 +385,6 @@ def _evenly(values: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return chosen
 
 
-def _middle(field: tuple[int, int]) -> tuple[slice, slice]:
-    """Return a plane (Y, X) of up to ``FIT_SIDE`` squared pixels whole, of a larger one its middle."""
-    sides = field if field[0] * field[1] <= FIT_SIDE**2 else (min(field[0], FIT_SIDE), min(field[1], FIT_SIDE))
-    y, x = (slice((n - side) // 2, (n - side) // 2 + side) for n, side in zip(field, sides, strict=True))
-    return y, x
-
-
 def _sample_planes(
     sources: Sequence[Source], count: int, progress: Progress
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]], list[NDArray[np.float64]]]:
@@ -403,25 +394,35 @@ def _sample_planes(
     planes, valid, depth = [], [], []
     for n, i in enumerate(some):
         source = sources[i]
-        window = _middle(source.frame.shape[1:])
+        window = middle(source.frame.shape[1:])
         filled = Cleaned(source.frame, source.survey)
         images, masks, chosen = [], [], []
-        for z in _evenly(np.flatnonzero(source.survey.usable(0.2)), each).tolist():
-            known = source.valid((slice(z, z + 1), *window))
-            image = filled[z : z + 1, *window]
-            known = np.ones(image.shape, bool) if known is None else known
-            if known.mean() > 0.2:
-                images.append(image)
-                masks.append(known)
-                chosen.append(z)
+        for z in consecutive(_shown(source, each), TOGETHER):
+            known = source.valid((z, *window))
+            for number, image in enumerate(filled[z, *window]):
+                mask = np.ones(image.shape, bool) if known is None else known[number]
+                if mask.mean() > 0.2:
+                    images.append(image)
+                    masks.append(mask)
+                    chosen.append(z.start + number)
         if chosen:
-            planes.append(np.concatenate(images))
-            valid.append(np.concatenate(masks))
+            planes.append(np.stack(images))
+            valid.append(np.stack(masks))
             depth.append(source.depth[chosen])
         progress(Event("read", n + 1, len(some)))
     if not planes:
         raise InputError("no plane has enough valid voxels: all are empty or saturated")
     return planes, valid, depth
+
+
+def _shown(source: Source, count: int) -> NDArray[np.bool_]:
+    """Return which usable planes (Z,) of a source to read: evenly spaced; of a large one, evenly spaced runs."""
+    usable = source.survey.usable(0.2)
+    together = 1 if source.frame.size <= KEPT else TOGETHER
+    wanted = np.zeros(len(usable), bool)
+    for z in _evenly(np.flatnonzero(usable), count // together).tolist():
+        wanted[z : z + together] = True
+    return wanted & usable
 
 
 def _each(
