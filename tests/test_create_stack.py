@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepcontrast.errors import InputError
-from deepcontrast.io import create_stack, open_stack, open_writer, read_attributes, shards, write_stack
+from deepcontrast.io import create_stack, open_stack, open_writer, read_attributes, shard_file, shards, write_stack
 from deepcontrast.stack import Optics, Stack
 
 SHARD = (16, 128, 32)
@@ -73,7 +73,7 @@ def test_a_shard_written_again_after_a_crash_is_the_same(tmp_path: Path, stack: 
         if n % 3:  # torn, empty
             os.truncate(file, 0 if n % 3 == 1 else file.stat().st_size // 2)
     # What a killed writer leaves beside a file.
-    files[0].with_suffix(".0123.partial").write_bytes(b"half")
+    files[0].with_name(f".{files[0].name}.12-ab.tmp").write_bytes(b"half")
     write_part(tmp_path / "again.zarr", stack, list(range(len(writer.shards))))
     open_writer(tmp_path / "again.zarr").finish()
     assert digest(tmp_path / "again.zarr") == alone
@@ -151,6 +151,25 @@ def test_bare_values_have_one_level_and_can_be_read_while_they_are_written(tmp_p
     again = open_writer(tmp_path / "a.zarr")
     assert again.shards == writer.shards
     np.testing.assert_array_equal(again.array[0], like.array[0])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", ">i2", "float32", "<f8"])
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("shape", [(20, 150, 300), (5, 30, 20), (16, 128, 128), (17, 129, 1)])
+def test_zarr_reads_every_chunk_and_checksum(
+    tmp_path: Path, shape: tuple[int, ...], compressed: bool, dtype: str
+) -> None:
+    values = np.random.default_rng(7).integers(0, 100, shape).astype(dtype)
+    writer = create_stack(tmp_path / "a.zarr", Stack(values, "ZYX"), dtype=values.dtype, compressed=compressed)
+    write_part(tmp_path / "a.zarr", Stack(values, "ZYX"), list(range(len(writer.shards))))
+    np.testing.assert_array_equal(writer.array[...], values)
+    np.testing.assert_array_equal(writer.array[-2:, 3:17, ::2], values[-2:, 3:17, ::2])
+
+
+def test_the_checksum_is_that_of_the_standard() -> None:
+    # RFC 3720, appendix B.4.
+    assert shard_file._crc32c(bytes(32)) == 0x8A9136AA
+    assert shard_file._crc32c(bytes(range(32))) == 0x46DD794E
 
 
 def test_an_unfinished_stack_is_no_image(tmp_path: Path, stack: Stack) -> None:

@@ -91,12 +91,6 @@ def new_folder(path: Path) -> Iterator[Path]:
         old.unlink(missing_ok=True)
 
 
-def sync(file: Path) -> None:
-    """Return when a file, and its name in its folder, are on the disk."""
-    _sync_file(file)
-    _sync_folder(file.parent)
-
-
 def _beside(path: Path) -> Path:
     # Hidden, and of no image's suffix: a folder that is being read passes it over. A resumed run knows .tmp, too.
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
