@@ -64,8 +64,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 EXPECTED = {f"shard{i}": f"content of {i}".encode() for i in range(COUNT)}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def cluster() -> Iterator[str]:
+    # For one test: its threads draw random numbers, and hypothesis minds.
     from distributed import LocalCluster
 
     with LocalCluster(
@@ -143,3 +144,18 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
 def test_a_scheduler_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no dask scheduler answers at 'nonsense://x'"):
         do(Scheduler("nonsense://x"), Toy(tmp_path))
+
+
+def test_ctrl_c_is_left_to_the_parent(tmp_path: Path) -> None:
+    interrupted: list[int] = []
+
+    def interrupt(shares: Mapping[Shard, float]) -> None:
+        if not interrupted:
+            interrupted.extend(int(path.name[3:]) for path in tmp_path.glob("pid*"))
+            for worker in interrupted:
+                os.kill(worker, signal.SIGINT)
+
+    assert sorted(do(Processes(2), Toy(tmp_path), interrupt)) == list(range(COUNT))
+    assert interrupted
+    # A worker that it had ended would have been replaced.
+    assert len(list(tmp_path.glob("pid*"))) <= 2

@@ -42,7 +42,8 @@ OPTIONS = {
     "--offset --out --overwrite --quiet --recipe --resume --seed --set --surface --voxel-size",
     "train": "--axes --channel --device --ensemble --gain --input --json --offset --out --overwrite --quiet --resume "
     "--seed --set --surface --voxel-size",
-    "predict": "--axes --channel --device --dtype --iterations --json --out --overwrite --quiet --voxel-size",
+    "predict": "--axes --channel --device --dtype --iterations --json --memory --out --overwrite --plan --quiet "
+    "--resume --scheduler --voxel-size --workers",
     "evaluate": "--json --labels --mask --out --overwrite --quiet --raw --truth",
     "compare": "--axes --budget --channel --device --gain --index --json --labels --mask --methods --model --na "
     "--offset --out --overwrite --quiet --recipe --save-images --seed --set --surface --truth --voxel-size "

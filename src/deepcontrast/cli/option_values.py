@@ -53,6 +53,15 @@ def reading_of(axes: str | None, voxel_size: str | None, channel: str | None, su
     return Reading(axes, _voxel_size(voxel_size), channel, surface)
 
 
+def resources_of(memory: str | None, workers: int | None, scheduler: str | None) -> Any:
+    if scheduler is not None and workers is not None:
+        raise InputError("--workers are local processes, --scheduler has workers of its own; give one of them")
+    from deepcontrast.compute.memory import parse_memory
+    from deepcontrast.scale.resources import Resources
+
+    return Resources(None if memory is None else parse_memory(memory), workers or 1, scheduler)
+
+
 def _voxel_size(text: str | None) -> tuple[float, float, float] | None:
     if text is None:
         return None

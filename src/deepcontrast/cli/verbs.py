@@ -16,6 +16,7 @@ from deepcontrast.cli.option_values import (
     optics_of,
     reading_of,
     refuse_training_options,
+    resources_of,
     settled,
     whole_numbers,
 )
@@ -51,6 +52,16 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout, nothing else.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Labels = Annotated[Path | None, typer.Option("--labels", help="The objects, one number each, of the same shape.")]
+Memory = Annotated[
+    str | None, typer.Option("--memory", metavar="SIZE", help="The most to take, e.g. 2GB; half of what is left.")
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", metavar="N", min=1, help="Local processes that share the work.")
+]
+SchedulerAddress = Annotated[
+    str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A dask scheduler, whose workers do the work.")
+]
+PlanOnly = Annotated[bool, typer.Option("--plan", help="Say how it would be done, and do nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
@@ -160,6 +171,11 @@ def predict(
     channel: ChannelName = None,
     device: Device = "auto",
     dtype: DType = None,
+    memory: Memory = None,
+    workers: Workers = None,
+    scheduler: SchedulerAddress = None,
+    plan: PlanOnly = False,
+    resume: Resume = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -180,6 +196,9 @@ def predict(
             reading=reading_of(axes, voxel_size, channel),
             dtype=dtype_of(dtype),
             device=device,
+            resources=resources_of(memory, workers, scheduler),
+            plan_only=plan,
+            resume=resume,
             overwrite=overwrite,
             progress=listener.progress,
             say=listener.say,

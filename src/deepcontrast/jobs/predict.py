@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
-from deepcontrast import registry
-from deepcontrast.accept import check_volume, choose_device
-from deepcontrast.errors import Cancelled, DeepContrastError, InputError
-from deepcontrast.io import container_suffix, stem
-from deepcontrast.jobs.images import Reading, check_target, is_image_name, list_images, write_image
-from deepcontrast.jobs.say import Say, raise_failures
+from deepcontrast import __version__, registry
+from deepcontrast.accept import check_survey, check_volume, choose_device
+from deepcontrast.errors import Cancelled, DeepContrastError, InputError, OutputExistsError
+from deepcontrast.io import container_suffix, fingerprint, open_writer, read_attributes, stem, write_stack
+from deepcontrast.jobs.hardware import machine
+from deepcontrast.jobs.images import Reading, check_target, is_image_name, list_images
+from deepcontrast.jobs.say import Say, describe_stack, raise_failures
 from deepcontrast.model import Model, load_model
-from deepcontrast.prediction import load_nets, predict_pass
-from deepcontrast.progress import Progress, silent
+from deepcontrast.output_checks import check_out, check_space, partial_folder, size_of
+from deepcontrast.prediction import Plan
+from deepcontrast.progress import Event, Progress, silent
+from deepcontrast.scale.members import check_models, open_members, plan_members, restore
+from deepcontrast.scale.predict_shards import (
+    HELD,
+    Restoration,
+    restore_stack,
+    shard_lengths,
+    space,
+)
+from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Stack
-from deepcontrast.valid import find_invalid
+from deepcontrast.training import threads
+from deepcontrast.valid import Survey, find_invalid, survey
+from deepcontrast.workdir import finish_image, is_done, working
+
+NOT_IN_TIFF = ("float16", "int64", "uint64")
+"""Types that TIFF readers do not know."""
+
+RECORD = "prediction"
+"""The attribute of a result that says what it is the result of."""
 
 
 def predict_images(
@@ -30,12 +53,29 @@ def predict_images(
     reading: Reading,
     dtype: str | None = None,
     device: str = "auto",
-    tile_voxels: int | None = None,
+    resources: Resources | None = None,
+    plan_only: bool = False,
+    resume: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
     say: Say = print,
 ) -> None:
     """Apply trained models, several forming one ensemble, ``iterations`` times to images.
+
+    Args:
+        models: their files.
+        paths: images, and folders of images.
+        out: the result of a single image, or a folder.
+        iterations: how often the networks are applied.
+        reading: how the images are to be understood.
+        dtype: of the results; that of each image by default.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        resources: memory, processes, a cluster.
+        plan_only: say how it would be done, and do nothing.
+        resume: go on with what an earlier run began; what is complete is left as it is.
+        overwrite: replace results that are there.
+        progress: gets events.
+        say: gets what is to be told.
 
     Raises:
         InputError: some images failed; the others are written, and the message lists the failures.
@@ -47,24 +87,171 @@ def predict_images(
         raise InputError(f"{len(files)} images need a folder as --out, not the file '{out}'")
     if len(files) == 1 and out.suffix and not out.is_dir():
         container_suffix(out)
-    where, failures = choose_device(device), []
     targets = [out if single else out / f"{stem(file)}{container_suffix(file)}" for file in files]
-    for target in targets:
-        check_target(target, [*models, *files], overwrite=overwrite)
+    inputs = [*models, *files]
+    if not plan_only:
+        for target in targets:
+            check_target(target, inputs, overwrite=overwrite or resume)
+            check_out(target, resume=resume, overwrite=overwrite, inputs=inputs, folder=False)
+    order = _Order(tuple(models), loaded, iterations, dtype, choose_device(device), resources or Resources())
+    failures = []
     for file, target in zip(files, targets, strict=True):
         try:
             stack = reading.open(file)
-            say(stack.describe())
-            result = predict_stack(
-                loaded, stack, iterations=iterations, device=where, tile_voxels=tile_voxels, progress=progress
-            )
-            target.parent.mkdir(parents=True, exist_ok=True)
-            say(f"{target}: {write_image(target, result, np.dtype(dtype) if dtype else stack.dtype)}")
+            describe_stack(stack, say)
+            check_models(loaded, stack)
+            if plan_only:
+                for line in _described(_plan(order, stack), stack):
+                    say(line)
+            else:
+                work = partial(_predict_image, order, reading, file, stack, target)
+                work(resume=resume, overwrite=overwrite, progress=progress, say=say)
         except DeepContrastError as error:
             if len(files) == 1 or isinstance(error, Cancelled):
                 raise
             failures.append(f"{file.name}: {error}")
     raise_failures(failures, len(files))
+
+
+@dataclass(frozen=True, eq=False)
+class _Order:
+    """What is done to every image: by which models, how often, with what."""
+
+    paths: tuple[Path, ...]
+    models: Sequence[Model]
+    iterations: int
+    dtype: str | None
+    device: str
+    resources: Resources
+
+
+def _predict_image(
+    order: _Order,
+    reading: Reading,
+    file: Path,
+    stack: Stack,
+    target: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    progress: Progress,
+    say: Say,
+) -> None:
+    """Restore one image and write it."""
+    job = {
+        "version": __version__,
+        "verb": "predict",
+        "models": [fingerprint(path) for path in order.paths],
+        "input": fingerprint(file),
+        "options": {"iterations": order.iterations, "dtype": order.dtype, **asdict(reading)},
+    }
+    if resume and target.exists() and is_done(target, job, _made_as(target)):
+        say(f"'{target}' is complete already; nothing to do")
+        return
+    container, dtype = container_suffix(target), np.dtype(order.dtype or stack.dtype)
+    if container.endswith(".tif") and dtype.name in NOT_IN_TIFF:
+        dtype = np.dtype(np.float32)
+    zarr = container == ".ome.zarr"
+    there = size_of(partial_folder(target)) if resume else 0
+    check_space(target, space(stack, order.iterations, dtype, copied=not zarr) + 50_000_000 - there)
+    begun = {
+        **machine(order.device),
+        "threads": order.resources.threads_of_one(torch.get_num_threads()),
+        "plan": _plan(order, stack),
+    }
+    surveys = _surveys(stack, progress, say)
+    inputs = [*order.paths, file]
+    with working(target, job, resume=resume, overwrite=overwrite, inputs=inputs, folder=False, machine=begun) as work:
+        plan = work.machine["plan"]
+        for line in _described(plan, stack):
+            say(line)
+        restoration = Restoration(
+            models=tuple(path.resolve() for path in order.paths),
+            open=partial(reading.open, file.resolve()),
+            surveys=surveys,
+            iterations=order.iterations,
+            dtype=dtype.name,
+            shift=container != ".npy",
+            compressed=zarr,
+            plans=[Plan.decode(table) for table in plan["tiles"]],
+            shard=plan["shard"],
+            device=order.device,
+            threads=work.machine["threads"],
+            folder=work.path.resolve(),
+        )
+        kept = {RECORD: json.dumps({**job, "plan": _deciding(plan)}, sort_keys=True)}
+        with threads(restoration.threads):
+            outcome = restore_stack(restoration, order.resources.runner(), attributes=kept, progress=progress)
+        if zarr:
+            made = restoration.result
+        else:
+            made = work.path / target.name
+            written = open_writer(restoration.result)
+            write_stack(made, replace(stack, array=written.array), attributes=outcome.attributes)
+        finish_image(work, made)
+    for line in outcome.describe():
+        say(f"{target}: {line}")
+
+
+def _surveys(stack: Stack, progress: Progress, say: Say) -> dict[tuple[int, int], Survey]:
+    """Return what workers must know of the whole of every time point and channel.
+
+    Raises:
+        InputError: one has NaN, infinite values, or one value everywhere.
+    """
+    surveys = {}
+    for t in range(stack.size("T")):
+        for c in range(stack.size("C")):
+            known = survey(stack.frame(t, c), progress)
+            check_survey(known, stack.source)
+            # The histogram is large, and nothing that is done with a shard asks for it.
+            surveys[t, c] = replace(known, histogram=None)
+    if (note := next(iter(surveys.values())).note()) is not None:
+        say(note)
+    return surveys
+
+
+def _plan(order: _Order, stack: Stack) -> dict[str, Any]:
+    """Return how a stack will be restored, in plain numbers: its shards, and the tiles of each model."""
+    task: Any = registry.load("tasks", order.models[0].task)
+    memory = order.resources.memory_of_one("cpu")
+    # Channels differ in their weights only.
+    members = open_members(task, order.models, 0, order.device)
+    halo = np.max([task.geometry(m.nets[0], m.fit, m.config).halo for m in members], axis=0).tolist()
+    shape = stack.frame().shape
+    shard = shard_lengths(stack, halo, memory // 2)
+    if order.device == "cpu":
+        memory -= HELD * int(np.prod(np.minimum(shard, shape)))
+    else:
+        memory = order.resources.memory_of_one(order.device)
+    plans = plan_members(task, members, shape, device=order.device, memory=memory, block=shard)
+    return {"shard": list(shard), "tiles": [plan.encode() for plan in plans]}
+
+
+def _deciding(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a plan decides on the bytes of the result."""
+    tiles = [{key: table[key] for key in ("core", "block", "precision", "compiled")} for table in plan["tiles"]]
+    return {"shard": plan["shard"], "tiles": tiles}
+
+
+def _described(plan: Mapping[str, Any], stack: Stack) -> list[str]:
+    """Return a plan in lines for the user."""
+    shape = [*np.minimum(plan["shard"], stack.frame().shape).tolist()]
+    lines = [f"plan: shards of {' x '.join(map(str, shape))} voxels"]
+    return lines + [f"plan: {line}" for line in dict.fromkeys(Plan.decode(t).describe() for t in plan["tiles"])]
+
+
+def _made_as(target: Path) -> dict[str, Any]:
+    """Return what a result says that it is the result of.
+
+    Raises:
+        OutputExistsError: it does not say.
+    """
+    record = read_attributes(target).get(RECORD)
+    if not isinstance(record, str):
+        raise OutputExistsError(f"output '{target}' exists and does not say what it is the result of; --overwrite it")
+    made: dict[str, Any] = json.loads(record)
+    return made
 
 
 def predict_stack(
@@ -73,10 +260,9 @@ def predict_stack(
     *,
     iterations: int = 1,
     device: str = "cpu",
-    tile_voxels: int | None = None,
     progress: Progress = silent,
 ) -> Stack:
-    """Return a stack, or a single plane, to which models were applied ``iterations`` times, in float32.
+    """Return a stack, or a single plane, to which models were applied ``iterations`` times, in float32, in memory.
 
     Several models form one ensemble: each pass is the mean over all their networks, every one used with its
     own model's settings, scale and camera.
@@ -84,41 +270,25 @@ def predict_stack(
     Raises:
         InputError: the models restore different things, or other channels than the stack has.
     """
-    if len({(m.task, len(m.channels)) for m in models}) > 1:
-        raise InputError("the models are of different tasks or channels; they cannot form one ensemble")
-    if len(models[0].channels) != stack.size("C"):
-        raise InputError(
-            f"the model has {len(models[0].channels)} channels, the image has {stack.size('C')}; --channel selects one"
-        )
-    task = registry.load("tasks", models[0].task)
+    check_models(models, stack)
+    task: Any = registry.load("tasks", models[0].task)
     out = np.empty(stack.shape, np.float32)
     for c in range(stack.size("C")):
-        ready = []
-        for model in models:
-            channel, config = model.channels[c], model.config
-            if tile_voxels:
-                changed = config.predict.model_copy(update={"tile_voxels": tile_voxels})
-                config = config.model_copy(update={"predict": changed})
-            fit = task.Fit.decode(channel.fit, channel.arrays)
-            ready.append((load_nets(task, channel.members, fit, config, device), fit, config))
-        count = sum(len(nets) for nets, _, _ in ready)
+        members = open_members(task, models, c, device)
         for t in range(stack.size("T")):
             volume = stack.volume(t, c)
             check_volume(volume, stack.source)
-            current = [task.clean(volume, fit) for _, fit, _ in ready]
+            invalid = find_invalid(volume)
+            current: list[Any] = [task.clean(volume, member.fit, invalid) for member in members]
             for k in range(1, iterations + 1):
-                mean = np.zeros(volume.shape, np.float32)
-                for n, (nets, fit, config) in enumerate(ready):
-                    restored = np.empty_like(mean)
-                    which = f", model {n + 1}/{len(ready)}" if len(ready) > 1 else ""
-                    predict_pass(
-                        task, nets, current[n], fit, config, out=restored, device=device,
-                        progress=progress, stage=f"predict {k}/{iterations}{which}",
-                    )  # fmt: skip
-                    mean += restored * np.float32(len(nets) / count)
-                current = [mean] * len(ready)
-            valid = find_invalid(volume).valid
-            if valid is not None:
-                mean[~valid] = volume[~valid]
+                told = partial(_told, progress, f"predict {k}/{iterations}")
+                mean, _ = restore(task, members, current, device=device, report=told)
+                current = [mean] * len(members)
+            if invalid.valid is not None:
+                mean[~invalid.valid] = volume[~invalid.valid]
             out[stack.index(t, c)] = mean if "Z" in stack.axes else mean[0]
     return replace(stack, array=out)
+
+
+def _told(progress: Progress, stage: str, share: float) -> None:
+    progress(Event(stage, int(100 * share), 100))

@@ -200,7 +200,8 @@ class _Worker:
         spawn = get_context("spawn")
         ours, theirs = spawn.Pipe()
         process = spawn.Process(target=_serve, args=(start, theirs), daemon=True)
-        process.start()
+        with _deaf():
+            process.start()
         # With the child's end open here, its death would not be heard.
         theirs.close()
         worker = cls(process, ours)
@@ -236,10 +237,21 @@ class _Worker:
         return self.process.exitcode
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Let processes that are started here not hear Ctrl-C, which reaches all of a terminal: their parent ends them."""
+    if not hasattr(signal, "pthread_sigmask"):  # pragma: no cover - Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(start: Start, pipe: Connection) -> None:
     """Do the shards that come through the pipe, in a process of its own."""
-    # Ctrl-C reaches every process of the terminal; the parent decides what becomes of this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     last = 0.0
 

@@ -1,0 +1,121 @@
+"""Several models applied as one: the mean over all their networks, each with its own settings, scale and camera."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from deepcontrast.config import Config
+from deepcontrast.errors import InputError
+from deepcontrast.model import Model
+from deepcontrast.prediction import Done, Plan, load_nets, make_plan, predict_pass
+from deepcontrast.progress import Event
+from deepcontrast.stack import Stack
+
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """The networks of one model for one channel, ready to predict.
+
+    Attributes:
+        nets: the networks.
+        fit: what the task estimated when they were trained.
+        config: the settings they were trained with.
+        share: of them in the mean over the ensemble.
+    """
+
+    nets: Sequence[nn.Module]
+    fit: Any
+    config: Config
+    share: float
+
+
+def check_models(models: Sequence[Model], stack: Stack) -> None:
+    """Refuse models that cannot form an ensemble, or cannot be applied to a stack.
+
+    Raises:
+        InputError: the models restore different things, or other channels than the stack has.
+    """
+    if len({(m.task, len(m.channels)) for m in models}) > 1:
+        raise InputError("the models are of different tasks or channels; they cannot form one ensemble")
+    if len(models[0].channels) != stack.size("C"):
+        raise InputError(
+            f"the model has {len(models[0].channels)} channels, the image has {stack.size('C')}; --channel selects one"
+        )
+
+
+def open_members(task: Any, models: Sequence[Model], c: int, device: str) -> list[Member]:
+    """Return every model's networks for one channel."""
+    total = sum(len(model.channels[c].members) for model in models)
+    members = []
+    for model in models:
+        channel = model.channels[c]
+        fit = task.Fit.decode(channel.fit, channel.arrays)
+        nets = load_nets(task, channel.members, fit, model.config, device)
+        members.append(Member(nets, fit, model.config, len(nets) / total))
+    return members
+
+
+def plan_members(
+    task: Any, members: Sequence[Member], shape: Sequence[int], *, device: str, memory: int, block: Sequence[int]
+) -> list[Plan]:
+    """Return how each member will be applied to volumes (Z, Y, X), block by block; see :func:`make_plan`."""
+    return [make_plan(task, m.nets, shape, m.fit, m.config, device=device, memory=memory, block=block) for m in members]
+
+
+def restore(
+    task: Any,
+    members: Sequence[Member],
+    volumes: Sequence[Any],
+    *,
+    device: str,
+    report: Callable[[float], None],
+    box: Box | None = None,
+    plans: Sequence[Plan | None] | None = None,
+) -> tuple[NDArray[np.float32], list[Done]]:
+    """Return one pass over a volume (Z, Y, X), or a box of it, the mean over the ensemble, and how each member did.
+
+    Args:
+        task: what the models restore.
+        members: of the ensemble.
+        volumes: what each member is applied to, in grey levels; only sliced.
+        device: where the networks are.
+        report: takes the share that is done.
+        box: what is restored of it; by default the whole.
+        plans: of the tiles, for each member; by default made here.
+    """
+    box = box or (slice(0, volumes[0].shape[0]), slice(0, volumes[0].shape[1]), slice(0, volumes[0].shape[2]))
+    mean = np.zeros([part.stop - part.start for part in box], np.float32)
+    # The only member writes where the mean is wanted.
+    out = mean if len(members) == 1 else np.empty_like(mean)
+    done = []
+    for n, (member, volume, plan) in enumerate(zip(members, volumes, plans or [None] * len(members), strict=True)):
+
+        def progress(event: Event, n: int = n) -> None:
+            if event.total:
+                report((n + event.done / event.total) / len(members))
+
+        done.append(
+            predict_pass(
+                task,
+                member.nets,
+                volume,
+                member.fit,
+                member.config,
+                out=out,
+                box=box,
+                plan=plan,
+                device=device,
+                progress=progress,
+            )
+        )
+        if out is not mean:
+            mean += out * np.float32(member.share)
+    return mean, done

@@ -1,0 +1,354 @@
+"""A stack restored shard by shard, in the memory of a few shards, by whoever works on them.
+
+Passes go over the whole stack, one after the other: a pass reads the one before, with the halo of the network, from the
+partial folder, where it is kept in float32 until the next one is whole. The last pass is written in the result's
+type at once. That type, and the offset and scale that a result may need, are decided before, from shards that are
+restored in float32 first: all of a small stack, some of a large one. What is clipped is counted in every shard.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cache, reduce
+from math import prod
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepcontrast import registry
+from deepcontrast.atomic import write_json
+from deepcontrast.errors import InputError
+from deepcontrast.io import StackWriter, create_stack, open_writer
+from deepcontrast.model import load_model
+from deepcontrast.outputs import Counted, Encoding, choose, count
+from deepcontrast.prediction import Done, Plan, Seam
+from deepcontrast.progress import Event, Progress
+from deepcontrast.scale.journal import Journal, Record, Shard, open_journal
+from deepcontrast.scale.members import Box, open_members, restore
+from deepcontrast.scale.runners import Report, Run, Runner, Work, finish_shards
+from deepcontrast.stack import Frame, Stack
+from deepcontrast.valid import Survey, codes
+
+SAMPLE = 2**29
+"""Voxels that are restored before the type of the result is decided."""
+
+SPARE = 0.1
+"""Share of the range of a sample that is left free at both ends, for the voxels that it does not know of."""
+
+SHARD = 2**24
+"""Voxels of a shard: small enough for several per worker of half a gigabyte, and for a worker to hold a few."""
+
+LARGE_SHARD = 2**26
+"""Voxels of a shard of a stack that would have more than ``MANY`` of the others: fewer files."""
+
+MANY = 1024
+
+FINEST = (16, 128, 128)
+"""Voxels (z, y, x) of the smallest shard: a chunk."""
+
+HELD = 20
+"""Bytes that a worker holds for every voxel of its shard, besides the tiles: the result in float32, in its type, and in
+the pieces that are compressed."""
+
+Lengths = tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """What a worker must know to restore any shard of a stack; it can be pickled.
+
+    Attributes:
+        models: files of the models, which form one ensemble.
+        open: opens the stack.
+        surveys: of every time point and channel (t, c).
+        iterations: how often the networks are applied.
+        dtype: the result should be of, where its values fit.
+        shift: whether the result has a place for an offset and a scale.
+        compressed: whether the result is for others to read, with a pyramid, or for this run, once.
+        plans: of the tiles, for each model.
+        shard: voxels (z, y, x) of a shard.
+        device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        threads: of torch in each worker.
+        folder: where passes and result lie.
+    """
+
+    models: tuple[Path, ...]
+    open: Callable[[], Stack]
+    surveys: Mapping[tuple[int, int], Survey]
+    iterations: int
+    dtype: str
+    shift: bool
+    compressed: bool
+    plans: Sequence[Plan]
+    shard: Lengths
+    device: str
+    threads: int
+    folder: Path
+
+    def __call__(self) -> Work:
+        return _open_work(self)
+
+    def at(self, k: int) -> Path:
+        """Return where a pass lies, in float32; of the last one there is only the sample."""
+        return self.folder / f"pass{k}.zarr"
+
+    @property
+    def result(self) -> Path:
+        return self.folder / "result.ome.zarr"
+
+    @property
+    def encoding(self) -> Path:
+        """Where it is kept how the result is written, once that is decided."""
+        return self.folder / "encoding.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A stack that was restored.
+
+    Attributes:
+        attributes: kept with the result.
+        note: how it was written, in a sentence.
+        clipped: share of the voxels that were clipped.
+        seam: steps of the last pass where its tiles meet, per axis (Z, Y, X), beside those next to it; 1 where nothing
+            shows, ``None`` where no tiles meet.
+        errors: of a reduced precision, in sentences, as they were measured on the first tile of every shard.
+    """
+
+    attributes: Mapping[str, float | str]
+    note: str
+    clipped: float
+    seam: tuple[float | None, float | None, float | None]
+    errors: Sequence[str]
+
+    def describe(self) -> list[str]:
+        """Return it in lines for the user."""
+        steps = ", ".join(f"{axis} {step:.3f}" for axis, step in zip("zyx", self.seam, strict=True) if step is not None)
+        seam = f"steps where tiles meet, beside the raw's (1 is none): {steps}" if steps else "one tile: no seams"
+        return [f"{self.note}; {self.clipped:.2%} of all voxels were clipped", seam, *self.errors]
+
+
+def restore_stack(
+    job: Restoration,
+    runner: Runner,
+    *,
+    attributes: Mapping[str, float | str],
+    progress: Progress,
+) -> Outcome:
+    """Restore the shards of a stack that an earlier run has not restored, and write them to ``job.result``.
+
+    Args:
+        job: what is restored.
+        runner: who works.
+        attributes: to be kept with the result.
+        progress: gets events.
+
+    Raises:
+        InputError: a voxel is NaN or infinite.
+        DeepContrastError: workers died again and again.
+    """
+    stack, last = job.open(), job.iterations
+    with open_journal(job.folder / "journal") as journal, runner.open(job) as run:
+        for k in range(1, last + 1):
+            writer = _writer(job.at(k), stack, np.dtype(np.float32), job.shard, compressed=False)
+            indices = sampled(writer) if k == last else range(len(writer.shards))
+            _do(run, journal, f"pass {k}", indices, f"predict {k}/{last}", progress)
+            if 1 < k < last:
+                _remove(job.at(k - 1))
+        sample, everything = journal.of(f"pass {last}"), range(len(writer.shards))
+        encoding = _decide(job, sample.values(), len(everything))
+        seam = reduce(add, (Seam(**record["seam"]) for record in sample.values())).ratio()
+        kept = {**attributes, **encoding.attributes, "seam": json.dumps(dict(zip("zyx", seam, strict=True)))}
+        write_json(job.encoding, {**asdict(encoding), "dtype": encoding.dtype.name})
+        if len(journal.of("write")) < len(everything):
+            _writer(job.result, stack, encoding.dtype, job.shard, attributes=kept, compressed=job.compressed)
+            _do(run, journal, "write", everything, "write", progress)
+        written = journal.of("write")
+    if job.compressed:
+        # Where it is no more to be written, the run before was stopped just after.
+        with suppress(InputError):
+            open_writer(job.result).finish()
+    restored = {**written, **sample}
+    return Outcome(
+        attributes=kept,
+        note=encoding.note,
+        clipped=sum(record["clipped"] for record in written.values()) / prod(stack.shape),
+        seam=reduce(add, (Seam(**restored[i]["seam"]) for i in everything)).ratio(),
+        errors=sorted({error for record in restored.values() for error in record["errors"]}),
+    )
+
+
+def shard_lengths(stack: Stack, halo: Sequence[int], memory: int) -> Lengths:
+    """Return the voxels (z, y, x) of a shard of a stack, powers of two.
+
+    Axes without halo are cut first, where cutting costs nothing: planes of a network that looks at one are kept wide.
+
+    Args:
+        stack: whose shape matters.
+        halo: how far the network looks along Z, Y, X.
+        memory: bytes a worker has for its shard.
+    """
+    voxels = min(LARGE_SHARD if prod(stack.shape) > MANY * SHARD else SHARD, memory // HELD)
+    shape = stack.frame().shape
+    lengths = [max(least, 1 << (n - 1).bit_length()) for n, least in zip(shape, FINEST, strict=True)]
+    while prod(lengths) > voxels:
+        cuttable = [i for i in range(3) if lengths[i] > FINEST[i]]
+        if not cuttable:
+            break
+        lengths[max(cuttable, key=lambda i: (halo[i] == 0, lengths[i]))] //= 2
+    z, y, x = lengths
+    return z, y, x
+
+
+def space(stack: Stack, iterations: int, dtype: np.dtype[Any], *, copied: bool) -> int:
+    """Return the bytes on disk that a restoration takes at most.
+
+    Args:
+        stack: what is restored.
+        iterations: how often.
+        dtype: of the result.
+        copied: whether the result is written once more, into another container.
+    """
+    voxels = prod(stack.shape)
+    # A pass and the one before, or the one before the last and the sample; and the result.
+    return 4 * (voxels * min(iterations - 1, 2) + min(voxels, SAMPLE)) + voxels * dtype.itemsize * (1 + copied)
+
+
+def sampled(writer: StackWriter) -> Sequence[int]:
+    """Return the shards that the type of the result is decided by: all, or as many as hold ``SAMPLE`` voxels."""
+    count, voxels = len(writer.shards), prod(writer.array.shape)
+    wanted = max(1, count * SAMPLE // max(voxels, SAMPLE))
+    # Drawn: any regular spacing could fall into step with the channels.
+    return sorted(np.random.default_rng(0).choice(count, wanted, replace=False).tolist())
+
+
+def place(axes: str, box: Sequence[slice]) -> tuple[int, int, Box]:
+    """Return time point, channel and box (Z, Y, X) of a shard of a stack."""
+    of = dict(zip(axes, box, strict=True))
+    t, c = (of[axis].start if axis in of else 0 for axis in "TC")
+    return t, c, (of.get("Z", slice(0, 1)), of["Y"], of["X"])
+
+
+def _do(run: Run, journal: Journal, stage: str, indices: Sequence[int], label: str, progress: Progress) -> None:
+    """Do the shards of a stage that are not done; events tell percent."""
+
+    def tell(shares: Mapping[Shard, float]) -> None:
+        done = len(journal.of(stage))
+        share = (done + sum(shares.values())) / len(indices)
+        progress(Event(label, int(100 * share), 100, {"shards": f"{done}/{len(indices)}"}))
+
+    tell({})
+    finish_shards(run, [(stage, i) for i in indices], journal, tell)
+
+
+def _writer(path: Path, like: Stack, dtype: np.dtype[Any], shard: Lengths, **options: Any) -> StackWriter:
+    """Go on writing what an earlier run began, or begin."""
+    return open_writer(path) if path.exists() else create_stack(path, like, dtype=dtype, shard=shard, **options)
+
+
+def _decide(job: Restoration, sample: Collection[Record], shards: int) -> Encoding:
+    """Return how the result is written, judged by a sample of its shards."""
+    dtype = np.dtype(job.dtype)
+    if dtype.kind not in "iu":
+        return Encoding(dtype, f"written as {dtype.name}; nothing was clipped")
+    levels = reduce(add, (Counted(**record["levels"]) for record in sample))
+    if len(sample) < shards:
+        spare = SPARE * (levels.highest - levels.lowest)
+        levels = replace(levels, lowest=levels.lowest - spare, highest=levels.highest + spare)
+    found = choose(levels, dtype)
+    if found.attributes and not job.shift:
+        note = f"written as float32: there is no place for the offset and scale that {found.dtype.name} would need"
+        return Encoding(np.dtype(np.float32), note)
+    if len(sample) == shards:
+        return found
+    return replace(found, note=f"{found.note} (judged by {len(sample)} of {shards} shards, restored first)")
+
+
+def _levels(image: NDArray[np.float32], dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Return what decides how a result of an integer type is written."""
+    return {"levels": asdict(count(image, dtype))} if dtype.kind in "iu" else {}
+
+
+def _encoding(path: Path) -> Encoding:
+    table = json.loads(path.read_text(encoding="utf-8"))
+    return Encoding(**{**table, "dtype": np.dtype(table["dtype"])})
+
+
+def _remove(path: Path) -> None:
+    """Remove a pass so that half of it is never taken for one."""
+    left = path.with_suffix(".tmp")
+    if path.exists():
+        shutil.rmtree(left, ignore_errors=True)
+        path.rename(left)
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _open_work(job: Restoration) -> Work:
+    """Open the stack and the models, in the process that will do shards of them."""
+    torch.set_num_threads(job.threads)
+    stack, last = job.open(), job.iterations
+    models = [load_model(path) for path in job.models]
+    task: Any = registry.load("tasks", models[0].task)
+    writer, encoding = cache(open_writer), cache(_encoding)
+    members = cache(lambda c: open_members(task, models, c, job.device))
+
+    def restored(k: int, box: Sequence[slice], report: Report) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        t, c, zyx = place(stack.axes, box)
+        raw, survey = stack.frame(t, c), job.surveys[t, c]
+        volumes: list[Any]
+        if k == 1:
+            _check(raw, zyx, stack.source)
+            volumes = [task.cleaned(raw, member.fit, survey) for member in members(c)]
+        else:
+            before = Stack(writer(job.at(k - 1)).array, stack.axes)
+            volumes = [before.frame(t, c)] * len(members(c))
+        image, done = restore(task, members(c), volumes, box=zyx, plans=job.plans, device=job.device, report=report)
+        if k == last and not survey.all_valid:
+            invalid = codes(raw, survey, zyx) > 0
+            image[invalid] = raw[zyx][invalid]
+        return image.reshape([part.stop - part.start for part in box]), _record(done)
+
+    def work(shard: Shard, report: Report) -> Record:
+        stage, index = shard
+        if stage == "write":
+            result, sample = writer(job.result), writer(job.at(last))
+            box = result.shards[index]
+            if index in sampled(sample):
+                image, how = np.asarray(sample.array[box]), dict[str, Any]()
+            else:
+                image, how = restored(last, box, report)
+            result.write(index, encoding(job.encoding).encode(image))
+            return {**how, "clipped": encoding(job.encoding).clipped(image)}
+        k = int(stage.removeprefix("pass "))
+        image, how = restored(k, writer(job.at(k)).shards[index], report)
+        writer(job.at(k)).write(index, image)
+        return {**how, **_levels(image, np.dtype(job.dtype))} if k == last else how
+
+    return work
+
+
+def _check(raw: Frame, box: Box, source: str) -> None:
+    """Refuse what a survey of a part of the planes may have passed over.
+
+    Raises:
+        InputError: a voxel is NaN or infinite.
+    """
+    if raw.dtype.kind == "f" and not np.isfinite(raw[box]).all():
+        raise InputError(f"'{source}' has voxels that are NaN or infinite; replace them first")
+
+
+def _record(done: Sequence[Done]) -> dict[str, Any]:
+    """Return what is to be known of a shard later, in plain numbers."""
+    return {
+        "seam": asdict(reduce(add, (one.seam for one in done))),
+        "seconds": [asdict(one.seconds) for one in done],
+        "errors": [one.error.describe() for one in done if one.error],
+    }
