@@ -11,6 +11,9 @@ from torch.nn import functional
 from torch.nn.functional import relu
 from torch.nn.utils import skip_init as _untyped_skip_init
 
+FEW = 4096
+"""Voxels of a batch's map from which merging two maps in one go pays; below, preparing the weights costs more."""
+
 skip_init: Callable[..., nn.Module] = _untyped_skip_init
 
 
@@ -93,12 +96,12 @@ def merged(coarse: Tensor, skip: Tensor, weight: Tensor, bias: Tensor | None) ->
         skip: the map of this level.
         weight: (out, channels of both, kernel ...); bias: (out,) or ``None``.
     """
-    if coarse.device.type != "cpu":
-        # Measured fast there as it is; and Metal has no transposed convolution in 3D.
+    if coarse.device.type != "cpu" or skip[:, 0].numel() < FEW:
         both = torch.cat([functional.interpolate(coarse, scale_factor=2, mode="nearest"), skip], dim=1)
         return _of(_CONVOLUTIONS, weight)(both, weight, bias, padding=weight.shape[-1] // 2)
     # Repeating every voxel and convolving with k taps is one transposed convolution with k + 1: of 9 products
-    # 4 are left, of 27 in 3D 8, and neither the upsampled map nor the joint one is ever made (docs/decisions.md).
+    # 4 are left, of 27 in 3D 8, and neither the upsampled map nor the joint one is ever made. On a GPU the usual way
+    # is known to be fast, and Metal has no transposed convolution in 3D (docs/decisions.md).
     split, pad = coarse.shape[1], weight.shape[-1] // 2
     beside = _of(_CONVOLUTIONS, weight)(skip, weight[:, split:], bias, padding=pad)
     below: Tensor = _of(_TRANSPOSED, weight)(coarse, _repeated(weight[:, :split]), stride=2, padding=pad)
