@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepcontrast.compute.memory import available, describe_bytes, parse_memory, peak_bytes, resident, spare
+from deepcontrast.compute.memory import available, describe_bytes, footprint, parse_memory, resident, spare
 from deepcontrast.errors import InputError
+from deepcontrast.nets.unet import unet
+from deepcontrast.training import initialise
 
 
 @pytest.mark.parametrize(
@@ -70,14 +72,30 @@ def test_a_limit_is_of_the_whole_process() -> None:
     assert abs(spare(limit=10**10) - (10**10 - held)) < 10**8
 
 
-def test_peak_counts_what_is_alive_at_once() -> None:
-    x = torch.zeros(1000)
+def test_footprint_tells_the_peak_of_tiles_that_were_not_tried() -> None:
+    def work(size: int) -> tuple[int, object]:
+        n = 100 * size
+        x = torch.zeros(n)  # 4 bytes a voxel, alive to the end
+        weights = torch.zeros(500) + 1  # 2000 bytes, and as many once more while the sum is made
+        y = x.view(10, -1) * 2  # views take nothing
+        del weights
+        return n, y.relu_() + x.view(10, -1)
 
-    def work() -> torch.Tensor:
-        a = x + 1  # one alive
-        b = a * a  # two
-        del a
-        c = b.view(10, 100) - b.view(10, 100)  # b and c: views take nothing
-        return c.relu_()
+    found = footprint(work, "cpu")
+    assert [found.peak(n) for n in (0, 100, 1_000, 10_000)] == [4000, 4400, 12_000, 120_000]
+    assert found.voxels(12_000) == 1_000
+    assert found.voxels(3_999) == 0
 
-    assert peak_bytes(work, "cpu") == 2 * 4000
+
+def test_footprint_of_a_network_is_what_a_large_tile_takes() -> None:
+    net = unet(depth=2, features=8)
+    initialise(net, torch.Generator().manual_seed(0))
+
+    def work(side: int) -> tuple[int, object]:
+        x = torch.zeros(1, 1, side, 64)
+        return x.numel(), net(x)
+
+    with torch.inference_mode():
+        small = footprint(lambda size: work(32 * size), "cpu")
+        large = footprint(lambda size: work(128 * size), "cpu")
+    assert small.peak(256 * 64) == pytest.approx(large.peak(256 * 64))

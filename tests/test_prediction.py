@@ -73,35 +73,34 @@ def tile_limit(voxels: int, **more: Any) -> Config:
     return Config.model_validate({"predict": {"tile_voxels": voxels, **more}})
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data(), name=st.sampled_from(registry.names("nets")), dims=st.integers(1, 3), depth=st.integers(1, 3))
 def test_tiled_equals_whole(data: st.DataObject, name: str, dims: int, depth: int) -> None:
-    long = st.integers(17, {1: 600, 2: 130, 3: 30}[dims])
+    long = st.integers(17, {1: 600, 2: 100, 3: 24}[dims])
     shape = data.draw(st.tuples(*[st.integers(1, 4)] * (3 - dims), *[long] * dims))
     net, task, volume = net_of(depth, dims, name), Plain(dims), noise(*shape)
     whole = plan_of(shape, net, task, tile_limit(10**7))
     least = plan_of(shape, net, task, tile_limit(1024)).peak
     share = data.draw(st.floats(0.3, 1))
     tight = plan_of(shape, net, task, memory=max(least, int(FIXED + share * (whole.peak - FIXED))))
-    pieces = data.draw(st.tuples(*[st.integers(1, 5 - dims)] * 3))
+    pieces = data.draw(st.tuples(*[st.integers(1, 2)] * 3))
     blocks = [-(-n // k) for n, k in zip(shape, pieces, strict=True)]
     limit = tile_limit(max(1024, int(share * np.prod(shape))))
     limited = plan_of(shape, net, task, limit, block=data.draw(st.none() | st.just(blocks)))
     step = task.geometry(net, None, Config()).step
     any_core = replace(whole, core=tuple(up(n, s) for n, s in zip(blocks, step, strict=True)))
     expected, _ = run(volume, net, task, plan=whole)
-    for plan in (tight, limited, any_core):
-        got, _ = run(volume, net, task, plan=plan)
-        assert np.abs(got - expected).max() < 1e-5 * np.ptp(volume)
+    got, _ = run(volume, net, task, plan=data.draw(st.sampled_from([tight, limited, any_core])))
+    assert np.abs(got - expected).max() < 1e-5 * np.ptp(volume)
     assert whole.tiles == 1
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_voxel_is_the_same_whatever_box_is_asked_for(dims: int) -> None:
-    volume, net, task = noise(9, 45, 70), net_of(dims=dims), Plain(dims)
-    plan = plan_of(volume.shape, net, task, tile_limit(4000), block=(4, 20, 70))
+    volume, net, task = noise(9, 45, 50), net_of(dims=dims), Plain(dims)
+    plan = plan_of(volume.shape, net, task, tile_limit(10_000), block=(4, 20, 50))
     whole, _ = run(volume, net, task, plan=plan)
-    for box in (np.s_[0:4, 20:40, 0:70], np.s_[3:8, 7:41, 13:14], np.s_[8:9, 40:45, 60:70]):
+    for box in (np.s_[0:4, 20:40, 0:50], np.s_[3:8, 17:41, 13:14], np.s_[8:9, 40:45, 30:50]):
         part, _ = run(volume, net, task, plan=plan, box=box)
         assert np.array_equal(part, whole[box])
 
@@ -369,7 +368,7 @@ def smooth(*shape: int) -> Volume:
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_exact_tiles_leave_no_seam_and_tiles_without_halo_are_flagged(dims: int) -> None:
-    volume, net = smooth(16, 64, 64), net_of(dims=dims, features=8, residual=False)
+    volume, net = smooth(16, 48, 48), net_of(dims=dims, features=8, residual=False)
     plan = replace(plan_of(volume.shape, net, Plain(dims)), core=(8, 16, 16))
     _, exact = run(volume, net, Plain(dims), plan=plan)
     _, without = run(volume, net, Plain(dims, halo=0), plan=plan)

@@ -7,6 +7,7 @@ import re
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,25 +89,60 @@ def resident(root: Path = Path("/")) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def peak_bytes(work: Callable[[], object], device: str) -> int:
-    """Return the most bytes of tensors that were alive at once while ``work`` ran, beyond those of before.
+@dataclass(frozen=True)
+class Footprint:
+    """The memory that a network takes for a tile: of each of its steps, a part that stays and one that grows.
 
-    On a CUDA device its allocator counts, with what the libraries take for themselves. Elsewhere every tensor that a
-    function of torch returns is counted until it is freed: always the same number, where the memory of the process
-    depends on what the C library kept from earlier; what a function takes and frees inside is not seen.
+    Attributes:
+        lines: per step, the bytes that do not depend on the tile, and those per voxel.
+    """
+
+    lines: tuple[tuple[float, float], ...]
+
+    def peak(self, voxels: float) -> float:
+        """Return the bytes that a tile of so many voxels takes at most."""
+        return max(fixed + each * voxels for fixed, each in self.lines)
+
+    def voxels(self, room: float) -> float:
+        """Return the voxels of the largest tile that takes at most ``room`` bytes."""
+        if any(fixed > room for fixed, _ in self.lines):
+            return 0.0
+        return min(((room - fixed) / each for fixed, each in self.lines if each > 0), default=float("inf"))
+
+
+def footprint(work: Callable[[int], tuple[int, object]], device: str) -> Footprint:
+    """Measure what a computation takes, from running it with two small tiles.
+
+    On a CUDA device its allocator counts, with what the libraries take for themselves; all of it is taken to grow with
+    the tile, which is too much rather than too little. Elsewhere every tensor that a function of torch returns is
+    counted until it is freed. That gives the same numbers every time, where the memory of the process depends on what
+    the C library kept from earlier, and as the steps are the same for every tile, two tiles give all others. What a
+    function takes and frees inside is not seen.
+
+    Args:
+        work: computes a tile of a given size, 1 or 2, and returns its number of voxels, and the result.
+        device: where.
     """
     if device.startswith("cuda"):
-        work()
+        work(2)
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        work()
-        peak: int = torch.cuda.max_memory_allocated(device)
-        return peak - before
+        voxels, _ = work(2)
+        return Footprint(((0.0, (torch.cuda.max_memory_allocated(device) - before) / voxels),))
+    (few, small), (many, large) = (_trace(work, size) for size in (1, 2))
+    if len(small) != len(large):
+        return Footprint(((0.0, max(large) / many),))
+    slopes = [max(0.0, (b - a) / (many - few)) for a, b in zip(small, large, strict=True)]
+    return Footprint(tuple({(max(0.0, a - s * few), s) for a, s in zip(small, slopes, strict=True)}))
+
+
+def _trace(work: Callable[[int], tuple[int, object]], size: int) -> tuple[int, list[int]]:
+    """Return the voxels of a tile, and the bytes alive after each step of its computation."""
     alive = _Alive()
     with alive:
-        work()
-    return alive.peak
+        voxels, _ = work(size)
+    return voxels, alive.trace
 
 
 class _Alive(TorchFunctionMode):
@@ -114,7 +150,8 @@ class _Alive(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = 0
+        self.now = 0
+        self.trace: list[int] = []
         self.known: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -122,7 +159,7 @@ class _Alive(TorchFunctionMode):
         for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, torch.Tensor):
                 self._count(tensor.untyped_storage())
-        self.peak = max(self.peak, self.now)
+        self.trace.append(self.now)
         return result
 
     def _count(self, storage: Any) -> None:

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from deepcontrast.compute.memory import describe_bytes, peak_bytes, resident, spare
+from deepcontrast.compute.memory import Footprint, describe_bytes, footprint, resident, spare
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
 from deepcontrast.task import Geometry, Task
 from deepcontrast.tiles import Layout, Lengths, best_core, layout, up
 
-AHEAD = 2
-"""Tiles that are read before their turn, and that wait to be written."""
+AHEAD = 1
+"""Tiles that are read before their turn, and that wait to be written: while one is computed, one goes each way."""
 
 FIXED = 128 * 10**6
 """Bytes of the libraries' own working memory, besides the tensors of a tile."""
@@ -30,9 +30,8 @@ MARGIN = 1.25
 TILE_VOXELS: Mapping[str, int] = {"cpu": 2_000_000, "cuda": 2**25}
 """The most voxels of a tile where ``predict.tile_voxels`` does not say; a convolution ends within a second or two."""
 
-PROBE_VOXELS: Mapping[str, int] = {"cpu": 2**16, "cuda": 2**22}
-"""Voxels of the tile that memory is measured with. A part of the memory does not grow with the tile; in a small one it
-makes the bytes per voxel too many, never too few."""
+PROBE_VOXELS: Mapping[str, int] = {"cpu": 2**12, "cuda": 2**21}
+"""Voxels of the tiles that memory is measured with: this many, about, and twice as many."""
 
 CACHE_VOXELS = 2**19
 """Tiles larger than this leave the processor's cache, and each voxel costs more."""
@@ -40,7 +39,7 @@ CACHE_VOXELS = 2**19
 COMPILE_VOXELS = 20 * 10**9
 """Where compiling pays: it takes about a minute and saves about 3 ns per voxel."""
 
-_measured: dict[tuple[object, ...], float] = {}
+_measured: dict[tuple[object, ...], Footprint] = {}
 
 
 @dataclass(frozen=True)
@@ -122,11 +121,11 @@ def make_plan(
     kind = "cuda" if device.startswith("cuda") else "cpu"
     geometry = task.geometry(nets[0], fit, config)
     blocks = tuple(min(b, n) for b, n in zip(block or shape, shape, strict=True))
-    per_voxel, fixed = _bytes(task, nets, geometry, fit, config, device)
+    takes = _footprint(task, nets, geometry, fit, config, device)
 
     def laid(core: Sequence[int]) -> tuple[Layout, int]:
         found = layout(shape, core, geometry.halo, geometry.step, block=blocks)
-        return found, fixed + int(per_voxel * prod(found.read))
+        return found, int(takes.peak(prod(found.read)))
 
     least, need = laid(geometry.step)
     if need > given:
@@ -141,7 +140,7 @@ def make_plan(
         shape,
         geometry.step,
         geometry.halo,
-        min(limit, (given - fixed) / per_voxel),
+        min(limit, takes.voxels(given)),
         block=blocks,
         price=_price if kind == "cpu" else np.ones_like,
     )
@@ -160,26 +159,30 @@ def make_plan(
     )
 
 
-def _bytes(
+def _footprint(
     task: Task, nets: Sequence[nn.Module], geometry: Geometry, fit: Any, config: Config, device: str
-) -> tuple[float, int]:
-    """Return the bytes that every voxel of a tile takes, and those that do not depend on the tile.
+) -> Footprint:
+    """Return what the networks take for a tile, with what is read and written meanwhile.
 
     Measured in float32: whatever the precision, a tile may have to be computed in float32 too.
     """
     weights = tuple(tuple(weight.shape) for weight in nets[0].parameters())
     key = (type(nets[0]), weights, geometry, device)
     if key not in _measured:
-        side = _side(geometry, PROBE_VOXELS["cuda" if device.startswith("cuda") else "cpu"])
-        tile = torch.zeros(side, device=device)
+        *sides, last = _side(geometry, PROBE_VOXELS["cuda" if device.startswith("cuda") else "cpu"])
+
+        def work(size: int) -> tuple[int, object]:
+            tile = torch.zeros((*sides, size * last), device=device)
+            return tile.numel(), task.restore(nets[0], tile, fit, config)
+
         with torch.inference_mode():
-            peak = peak_bytes(lambda: task.restore(nets[0], tile, fit, config), device)
-        _measured[key] = peak / prod(side)
+            _measured[key] = footprint(work, device)
     # Read and written tiles wait in float32, and an ensemble adds up its results.
-    waiting = 4 * (2 * AHEAD + 2 + (len(nets) > 1))
+    waiting = 4 * (2 * AHEAD + 3 + (len(nets) > 1))
     # A library may bring weights into another order, or precision, for as long as they are used.
     fixed = FIXED + sum(weight.numel() * weight.element_size() for weight in nets[0].parameters())
-    return MARGIN * _measured[key] + waiting, fixed
+    lines = _measured[key].lines
+    return Footprint(tuple((MARGIN * stays + fixed, MARGIN * each + waiting) for stays, each in lines))
 
 
 def _side(geometry: Geometry, voxels: int) -> tuple[int, ...]:
