@@ -138,7 +138,7 @@ def measure(number: int, made: Any, file: Path) -> dict[str, NDArray[np.float64]
 
     def written(choice: Choice) -> NDArray[np.float64]:
         out = np.empty(made.truth.shape, np.float32)
-        blend(passes, choice.at(depth), depth, brightness, offset=offset, out=out)
+        blend(choice.at(depth), depth, brightness, offset=offset).write(dict(enumerate(passes)), out)
         return scored(out)
 
     haze = haze_left(passes, depth, edges, offset=offset)

@@ -24,11 +24,24 @@ def test_blend_is_the_pass_at_whole_numbers_and_a_mixture_between() -> None:
     passes = [np.full((3, 4, 4), 100 + 10.0 * k, np.float32) for k in range(4)]
     flat = Brightness(np.array([0.0]), np.ones((1, 4)))
     out = np.empty((3, 4, 4), np.float32)
-    blend(passes, np.array([1.0, 1.5, 3.0]), np.arange(3.0), flat, offset=100.0, out=out)
+    blend(np.array([1.0, 1.5, 3.0]), np.arange(3.0), flat, offset=100.0).write(dict(enumerate(passes)), out)
     np.testing.assert_allclose(out[:, 0, 0], [110, 115, 130])
     half = Brightness(np.array([0.0]), np.full((1, 4), 0.5))
-    blend(passes, np.array([1.0, 1.5, 3.0]), np.arange(3.0), half, offset=100.0, out=out)
+    blend(np.array([1.0, 1.5, 3.0]), np.arange(3.0), half, offset=100.0).write(dict(enumerate(passes)), out)
     np.testing.assert_allclose(out[:, 0, 0], [105, 107.5, 115])
+
+
+def test_blend_of_some_planes_is_a_part_of_the_whole(rng: np.random.Generator) -> None:
+    passes = dict(enumerate(rng.random((4, 5, 6, 7), np.float32)))
+    made = blend(
+        np.array([1.0, 1.25, 1.5, 2.0, 3.0]), np.arange(5.0), Brightness(np.zeros(1), np.ones((1, 4))), offset=1
+    )
+    whole, part = np.empty((5, 6, 7), np.float32), np.empty((2, 6, 7), np.float32)
+    made.write(passes, whole)
+    assert made.needed() == [1, 2, 3]
+    assert made.needed(slice(1, 3)) == [1, 2]
+    made.write({k: passes[k][1:3] for k in (1, 2)}, part, slice(1, 3))
+    np.testing.assert_array_equal(part, whole[1:3])
 
 
 def test_brightness_of_structures_is_brought_back_to_the_raws(scene: tuple[np.ndarray, np.ndarray]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,33 +74,52 @@ def match_brightness(
     return Brightness(centres, scale)
 
 
-def blend(
-    passes: Sequence[Volume],
-    k: NDArray[np.float64],
-    depth: NDArray[np.float64],
-    brightness: Brightness,
-    *,
-    offset: float,
-    out: NDArray[np.float32],
-) -> None:
-    """Write into ``out`` (Z, Y, X) the volume of k(z) iterations in the raw's brightness.
+@dataclass(frozen=True, eq=False)
+class Blend:
+    """How much of every pass a result has, plane by plane.
 
-    Between whole numbers of iterations it is a mixture of both.
+    Attributes:
+        weights: of k = 0 .. K in every plane (K + 1, Z); 0 for a pass that the plane has nothing of.
+        offset: grey level without light, which the weights leave as it is.
+    """
+
+    weights: NDArray[np.float64]
+    offset: float
+
+    def needed(self, planes: slice = slice(None)) -> list[int]:
+        """Return the passes that some planes are made of."""
+        return [int(k) for k in np.flatnonzero((self.weights[:, planes] != 0).any(axis=1))]
+
+    def write(self, passes: Mapping[int, Any], out: NDArray[np.float32], planes: slice = slice(None)) -> None:
+        """Write planes of the result into ``out`` (Z, Y, X).
+
+        Args:
+            passes: those that are needed, by k; each (Z, Y, X), grey levels, of these planes only.
+            out: where they go.
+            planes: their numbers in the whole.
+        """
+        offset = np.float32(self.offset)
+        for z, weights in enumerate(self.weights[:, planes].T):
+            plane = np.zeros(out.shape[1:], np.float32)
+            for k in np.flatnonzero(weights):
+                plane += np.float32(weights[k]) * (passes[int(k)][z] - offset)
+            out[z] = plane + offset
+
+
+def blend(k: NDArray[np.float64], depth: NDArray[np.float64], brightness: Brightness, *, offset: float) -> Blend:
+    """Return the blend of k(z) iterations in the raw's brightness; between whole numbers it is a mixture of both.
 
     Args:
-        passes: raw, then k = 1 .. K; each (Z, Y, X), grey levels.
         k: wanted for every plane (Z,).
         depth: of every plane (Z,).
         brightness: of the passes.
-        offset: grey level without light, which the factors leave as it is.
-        out: where the result goes.
+        offset: grey level without light.
     """
+    weights = np.zeros((brightness.scale.shape[1], len(k)))
     for z, wanted in enumerate(k):
         low = int(np.floor(wanted))
         share = float(wanted) - low
-        plane = np.zeros(out.shape[1:], np.float32)
         for times, weight in ((low, 1 - share), (low + 1, share)):
             if weight:
-                factor = np.float32(weight * brightness.at(float(depth[z]), times))
-                plane += factor * (passes[times][z] - np.float32(offset))
-        out[z] = plane + np.float32(offset)
+                weights[times, z] = weight * brightness.at(float(depth[z]), times)
+    return Blend(weights, offset)

@@ -1,10 +1,14 @@
-"""The main job: fit, train, predict, choose k and measure, for stacks of one experiment."""
+"""The main job: fit, train, predict, choose k and measure, for stacks of one experiment.
+
+A stack larger than the memory is learned from where it lies; k is chosen and the result measured on an excerpt of it,
+and the passes over the whole are left to :mod:`deepcontrast.scale`.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,8 @@ from deepcontrast.config import Config
 from deepcontrast.depth import bins, depth_unit, depths
 from deepcontrast.errors import InputError, OutputError
 from deepcontrast.evaluation import Fidelity, Row, contrast_rows, fidelity, fidelity_rows
+from deepcontrast.excerpt import Excerpt, excerpt
+from deepcontrast.excerpt import fits as whole_fits
 from deepcontrast.fidelity_map import fidelity_map, flagged_rows
 from deepcontrast.model import Channel, Model
 from deepcontrast.patches import unseen
@@ -37,7 +43,7 @@ class Restored:
     """One time point of one channel, enhanced.
 
     Attributes:
-        source: what was enhanced.
+        source: what was enhanced: a stack's volume, or that of its excerpt.
         passes: raw, then k = 1 .. K (Z, Y, X), grey levels, float32; maps of files in the working folder.
         enhanced: the chosen iterations in the raw's brightness, empty and saturated voxels as they were.
         chosen: k of every plane (Z,); between whole numbers a mixture.
@@ -68,7 +74,9 @@ class Enhanced:
         fits: the numbers of every channel.
         histories: training curves of every channel's first network; empty where a model was given.
         choices: k by depth, of every channel.
-        restored: of every stack, its channels, each its time points.
+        brightness: of the passes, of every channel.
+        excerpts: what was looked at of every stack; ``None`` where it was the whole.
+        restored: of every stack, or its excerpt, the channels, each its time points.
     """
 
     stacks: tuple[Stack, ...]
@@ -77,10 +85,16 @@ class Enhanced:
     fits: tuple[Any, ...]
     histories: tuple[Mapping[str, Sequence[float]], ...]
     choices: tuple[Choice, ...]
+    brightness: tuple[Brightness, ...]
+    excerpts: tuple[Excerpt | None, ...]
     restored: tuple[tuple[tuple[Restored, ...], ...], ...]
 
     def image(self, index: int = 0) -> Stack:
-        """Return an enhanced stack in float32, with the axes of its input."""
+        """Return an enhanced stack in float32, with the axes of its input.
+
+        Raises:
+            InputError: it is larger than the memory.
+        """
         return self._stack(index, lambda one: one.enhanced)
 
     def map(self, index: int = 0) -> Stack:
@@ -89,6 +103,8 @@ class Enhanced:
 
     def _stack(self, index: int, volume: Callable[[Restored], Volume]) -> Stack:
         stack = self.stacks[index]
+        if self.excerpts[index] is not None:
+            raise InputError(f"'{stack.source}' is larger than the memory; save the result and open it from there")
         out = np.empty(stack.shape, np.float32)
         for channels in self.restored[index]:
             for one in channels:
@@ -106,6 +122,7 @@ def enhance(
     surface: str = "auto",
     members: int = 1,
     device: str = "cpu",
+    memory: int | None = None,
     folder: Path,
     fingerprints: Sequence[str] = (),
     progress: Progress = silent,
@@ -121,6 +138,7 @@ def enhance(
         surface: ``"first"``, ``"last"`` or ``"auto"``.
         members: networks of the ensemble.
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        memory: bytes for looking at a stack; of one that needs more, an excerpt is looked at.
         folder: where checkpoints and passes are kept, so that the same call goes on after an interruption. The
             result's passes are maps of files in it.
         fingerprints: of the inputs, for the model's provenance, and to know an image that a given model was trained on.
@@ -153,31 +171,33 @@ def enhance(
     elif len(model.channels) != count:
         raise InputError(f"the model has {len(model.channels)} channels, the image has {count}")
     used = model.config.model_copy(update={"predict": config.predict})
-    fits, choices = [], []
+    excerpts = [_excerpt(stack, i, model, task, memory) for i, stack in enumerate(placed)]
+    fits, choices, brightnesses = [], [], []
     results: list[list[tuple[Restored, ...]]] = [[] for _ in placed]
     for c, channel in enumerate(model.channels):
         fit = task.Fit.decode(channel.fit, channel.arrays)
         nets = load_nets(task, channel.members, fit, used, device)
         k_max = iterations or config.predict.iterations
-        work = [(i, source) for i, stack in enumerate(placed) for source in _sources(stack, c)]
+        parts = [
+            _Part(i, source, excerpts[i], fit if part is None else task.windowed(fit, part.y, part.x))
+            for i, (stack, part) in enumerate(zip(placed, excerpts, strict=True))
+            for source in _sources(stack, c, part)
+        ]
         passes = [
-            _passes(task, nets, source, fit, used, k_max, folder / "passes" / str(i), device, progress)
-            for i, source in work
+            _passes(task, nets, part, used, k_max, folder / "passes" / str(part.stack), device, progress)
+            for part in parts
         ]
-        fields = [(source.stack.size("Y"), source.stack.size("X")) for _, source in work]
-        regions = [
-            unseen(fit.held_out, fit.patch, field, i) if trained_on else None
-            for (i, _), field in zip(work, fields, strict=True)
-        ]
-        choice, brightness = _choose(task, fit, [s for _, s in work], passes, regions, iterations, mask, progress)
-        for (i, source), volumes in zip(work, passes, strict=True):
-            one = _finish(task, source, volumes, fit, choice, brightness, folder / "passes" / str(i), progress)
-            if source.t == 0:
-                results[i].append((one,))
+        regions = [part.unseen(fit, placed) if trained_on else None for part in parts]
+        choice, brightness = _choose(task, parts, passes, regions, iterations, mask, progress)
+        for part, volumes in zip(parts, passes, strict=True):
+            one = _finish(task, part, volumes, choice, brightness, folder / "passes" / str(part.stack), progress)
+            if part.source.t == 0:
+                results[part.stack].append((one,))
             else:
-                results[i][-1] += (one,)
+                results[part.stack][-1] += (one,)
         fits.append(fit)
         choices.append(choice)
+        brightnesses.append(brightness)
     return Enhanced(
         tuple(placed),
         tuple(why for _, why in found),
@@ -185,6 +205,8 @@ def enhance(
         tuple(fits),
         tuple(histories),
         tuple(choices),
+        tuple(brightnesses),
+        tuple(excerpts),
         tuple(tuple(channels) for channels in results),
     )
 
@@ -215,41 +237,77 @@ def learn(
     """
     task: Any = registry.load("tasks", config.task_name)
     channels, histories = [], []
+    settled = config
     for c in range(stacks[0].size("C")):
         sources = [source for stack in stacks for source in _sources(stack, c)]
         fit = task.fit(sources, config, progress=progress)
-        trained = [
-            train(
+        trained = []
+        for m in range(members):
+            one = train(
                 task,
                 sources,
                 fit,
-                config,
+                settled,
                 member=m,
                 checkpoint=folder / f"checkpoint_channel{c}_member{m}.safetensors",
                 device=device,
                 progress=progress,
             )
-            for m in range(members)
-        ]
+            # What the first network was trained in, by its trial or its checkpoint, holds for all.
+            settled = one.mode.settle(config)
+            trained.append(one)
         table, arrays = fit.encode()
         names = stacks[0].channels
         name = names[c] if c < len(names) else str(c)
         kept = tuple(one.last if config.train.keep == "last" else one.best for one in trained)
         channels.append(Channel(name, table, arrays, kept))
         histories.append(trained[0].history)
-    provenance = {"version": __version__, "torch": torch.__version__, "images": sorted(fingerprints)}
+    how = asdict(trained[0].mode)
+    provenance = {"version": __version__, "torch": torch.__version__, "images": sorted(fingerprints), **how}
     return Model(config.task_name, config, tuple(channels), provenance), histories
 
 
-def _sources(stack: Stack, c: int) -> list[Source]:
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What is looked at of one stack: one time point, whole or an excerpt, and the fit for its window."""
+
+    stack: int
+    source: Source
+    excerpt: Excerpt | None
+    fit: Any
+
+    def unseen(self, fit: Any, stacks: Sequence[Stack]) -> NDArray[np.bool_]:
+        """Return the pixels (Y, X) that training did not see."""
+        whole = unseen(fit.held_out, fit.patch, stacks[self.stack].frame().shape[1:], self.stack)
+        return whole if self.excerpt is None else whole[self.excerpt.y, self.excerpt.x]
+
+    def marked(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the structures that a mask of the whole stack marks in it (Z, Y, X)."""
+        return mask if self.excerpt is None else mask[self.excerpt.planes, self.excerpt.y, self.excerpt.x]
+
+
+def _sources(stack: Stack, c: int, excerpt: Excerpt | None = None) -> list[Source]:
+    if excerpt is not None:
+        return [Source(excerpt.stack, 0, c, excerpt.depth)]
     return [Source(stack, t, c, depths(stack)) for t in range(stack.size("T"))]
+
+
+def _excerpt(stack: Stack, index: int, model: Model, task: Any, memory: int | None) -> Excerpt | None:
+    """Return what is looked at of a stack that is too large to be looked at whole."""
+    if memory is None or whole_fits(stack, memory):
+        return None
+    fit = task.Fit.decode(model.channels[0].fit, model.channels[0].arrays)
+    field = stack.frame().shape[1:]
+    squares = [
+        (y, x) for of, y, x in fit.held_out if of == index and y + fit.patch <= field[0] and x + fit.patch <= field[1]
+    ]
+    return excerpt(stack, squares, fit.patch, memory)
 
 
 def _passes(
     task: Any,
     nets: Sequence[torch.nn.Module],
-    source: Source,
-    fit: Any,
+    part: _Part,
     config: Config,
     k_max: int,
     folder: Path,
@@ -258,6 +316,7 @@ def _passes(
 ) -> tuple[Volume, ...]:
     """Apply the networks k_max times over the whole volume; finished passes of an earlier run are kept."""
     folder.mkdir(parents=True, exist_ok=True)
+    source, fit = part.source, part.fit
     volume = source.volume()
     current = task.clean(volume, fit, source.invalid)
     passes: list[Volume] = []
@@ -298,8 +357,7 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.fl
 
 def _choose(
     task: Any,
-    fit: Any,
-    sources: Sequence[Source],
+    parts: Sequence[_Part],
     passes: Sequence[tuple[Volume, ...]],
     regions: Sequence[NDArray[np.bool_] | None],
     iterations: int | None,
@@ -309,40 +367,43 @@ def _choose(
     """Choose k for one channel and match the brightness, from the first time point of every stack."""
     # Raw as the network saw it: nothing may be judged by a camera pattern, or by the rim of a hole.
     first = [
-        (s, (task.clean(s.volume(), fit, s.invalid), *p[1:])) for s, p in zip(sources, passes, strict=True) if s.t == 0
+        (part, (task.clean(part.source.volume(), part.fit, part.source.invalid), *volumes[1:]))
+        for part, volumes in zip(parts, passes, strict=True)
+        if part.source.t == 0
     ]
-    depths_of = [s.depth for s, _ in first]
+    depths_of = [part.source.depth for part, _ in first]
     edges = bins(depths_of)
-    valid = [s.invalid.valid for s, _ in first]
+    valid = [part.source.invalid.valid for part, _ in first]
     brightness = match_brightness([p for _, p in first], depths_of, edges, valid)
     if iterations is not None:
         return fixed(iterations, f"k = {iterations}, as given"), brightness
     if mask is not None:
-        return by_mask(first[0][1], mask, valid[0]), brightness
+        return by_mask(first[0][1], first[0][0].marked(mask), valid[0]), brightness
     haze, kept = [], []
-    regions = [region for source, region in zip(sources, regions, strict=True) if source.t == 0]
-    for (source, volumes), known, region in zip(first, valid, regions, strict=True):
-        haze.append(haze_left(volumes, source.depth, edges, offset=fit.norm.offset, valid=known))
-        kept.append(structures_kept(volumes, source.depth, edges, known, region, progress))
+    regions = [region for part, region in zip(parts, regions, strict=True) if part.source.t == 0]
+    for (part, volumes), known, region in zip(first, valid, regions, strict=True):
+        depth, offset = part.source.depth, part.fit.norm.offset
+        haze.append(haze_left(volumes, depth, edges, offset=offset, valid=known))
+        kept.append(structures_kept(volumes, depth, edges, known, region, progress))
     return haze_gone(haze, kept, edges), brightness
 
 
 def _finish(
     task: Any,
-    source: Source,
+    part: _Part,
     passes: tuple[Volume, ...],
-    fit: Any,
     choice: Choice,
     brightness: Brightness,
     folder: Path,
     progress: Progress,
 ) -> Restored:
     """Blend the chosen passes in the raw's brightness, put invalid voxels back, measure."""
+    source, fit = part.source, part.fit
     volume = source.volume()
     valid = source.invalid.valid
     chosen = choice.at(source.depth)
     enhanced = _mapped(folder / f"t{source.t}_c{source.c}_enhanced.npy", volume.shape)
-    blend(passes, chosen, source.depth, brightness, offset=fit.norm.offset, out=enhanced)
+    blend(chosen, source.depth, brightness, offset=fit.norm.offset).write(dict(enumerate(passes)), enhanced)
     unit = depth_unit(source.stack)
     depth_um = [float(d) if unit == "um" else None for d in source.depth]
     raw = task.clean(volume, fit, source.invalid)
