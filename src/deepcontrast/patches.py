@@ -177,12 +177,12 @@ def draw(
     device = bank.corners.device
     chosen = torch.randint(len(bank.corners), (count,), generator=generator, device=device)
     piece, y, x = bank.corners.index_select(0, chosen).unbind(1)
-    shift = torch.randint(bank.jitter, (count, 2), generator=generator, device=device)
+    down, right = torch.randint(bank.jitter, (count, 2), generator=generator, device=device).unbind(1)
     turn = torch.zeros_like(piece)
     if augment:
         turn = torch.randint(8, (count,), generator=generator, device=device)
-    places = _places(bank, piece, y + shift[:, 0], x + shift[:, 1], turn, patch)
-    return _gathered(bank, places, patch), bank.depth[piece]
+    places = _places(bank, piece, y + down, x + right, turn, patch)
+    return _gathered(bank, places, patch), bank.depth.index_select(0, piece)
 
 
 def _gathered(bank: Bank, places: Tensor, patch: int) -> dict[str, Tensor]:
@@ -199,11 +199,11 @@ def _places(bank: Bank, piece: Tensor, y: Tensor, x: Tensor, turn: Tensor, patch
     quarter, mirror = turn % 4, 1 - 2 * (turn // 4)
     cos, sin = (1 - quarter) * (1 - quarter % 2), (2 - quarter) * (quarter % 2)
     down_y, down_x, right_y, right_x = cos, -sin, mirror * sin, mirror * cos
-    width = bank.width[piece]
+    width = bank.width.index_select(0, piece)
     y = y + (patch - 1) * ((down_y < 0) | (right_y < 0))
     x = x + (patch - 1) * ((down_x < 0) | (right_x < 0))
-    first = bank.start[piece] + y * width + x
+    first = bank.start.index_select(0, piece) + y * width + x
     along = torch.arange(patch, device=first.device)
-    rows = first[:, None] + along * (down_y * width + down_x)[:, None]
-    columns = along * (right_y * width + right_x)[:, None]
-    return (rows[:, :, None] + columns[:, None, :]).flatten()
+    rows = torch.outer(down_y * width + down_x, along) + first.unsqueeze(1)
+    columns = torch.outer(right_y * width + right_x, along)
+    return (rows.unsqueeze(2) + columns.unsqueeze(1)).flatten()

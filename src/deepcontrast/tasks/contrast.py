@@ -249,7 +249,7 @@ def sample(
         batch["raw"],
         optics,
         generator=generator,
-        alpha=_alpha(depth, fit, config)[:, None, None, None],
+        alpha=_alpha(depth, fit, config).view(-1, 1, 1, 1),
         blurred=batch["haze"],
     )
     return fit.norm(degraded), fit.norm(batch["raw"]), batch.get("weight")
