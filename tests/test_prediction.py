@@ -202,6 +202,20 @@ def test_tiles_that_overflow_float16_are_computed_in_float32() -> None:
 # What goes wrong
 
 
+def test_a_network_that_cannot_be_compiled_works_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("no compiler\nand much more")
+
+    volume, net, told = noise(4, 32, 32), net_of(), []
+    expected, _ = run(volume, net)
+    monkeypatch.setattr(torch, "compile", lambda module: Failing())
+    plan = replace(plan_of(volume.shape, net, Plain()), core=(1, 32, 32), compiled=True)
+    got, _ = run(volume, net, plan=plan, progress=told.append)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert [e.values for e in told if e.stage == "compile"] == [{"message": "goes on without compiling: no compiler"}]
+
+
 class Short(Plain):
     """Has memory for tiles of so many voxels, and says so in many ways."""
 

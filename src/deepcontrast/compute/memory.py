@@ -111,16 +111,16 @@ class Footprint:
 
 
 def footprint(work: Callable[[int], tuple[int, object]], device: str) -> Footprint:
-    """Measure what a computation takes, from running it with two small tiles.
+    """Measure what a computation takes, from running it with small tiles.
 
     On a CUDA device its allocator counts, with what the libraries take for themselves; all of it is taken to grow with
     the tile, which is too much rather than too little. Elsewhere every tensor that a function of torch returns is
     counted until it is freed. That gives the same numbers every time, where the memory of the process depends on what
-    the C library kept from earlier, and as the steps are the same for every tile, two tiles give all others. What a
+    the C library kept from earlier, and where two tiles are computed in the same steps, they give all others. What a
     function takes and frees inside is not seen.
 
     Args:
-        work: computes a tile of a given size, 1 or 2, and returns its number of voxels, and the result.
+        work: computes a tile of a given size, 1, 2 or 4, and returns its number of voxels, and the result.
         device: where.
     """
     if device.startswith("cuda"):
@@ -130,11 +130,14 @@ def footprint(work: Callable[[int], tuple[int, object]], device: str) -> Footpri
         torch.cuda.reset_peak_memory_stats(device)
         voxels, _ = work(2)
         return Footprint(((0.0, (torch.cuda.max_memory_allocated(device) - before) / voxels),))
-    (few, small), (many, large) = (_trace(work, size) for size in (1, 2))
-    if len(small) != len(large):
-        return Footprint(((0.0, max(large) / many),))
-    slopes = [max(0.0, (b - a) / (many - few)) for a, b in zip(small, large, strict=True)]
-    return Footprint(tuple({(max(0.0, a - s * few), s) for a, s in zip(small, slopes, strict=True)}))
+    few, small = _trace(work, 1)
+    for size in (2, 4):
+        many, large = _trace(work, size)
+        if len(small) == len(large):
+            slopes = [max(0.0, (b - a) / (many - few)) for a, b in zip(small, large, strict=True)]
+            return Footprint(tuple({(max(0.0, a - s * few), s) for a, s in zip(small, slopes, strict=True)}))
+        few, small = many, large
+    return Footprint(((0.0, max(large) / many),))
 
 
 def _trace(work: Callable[[int], tuple[int, object]], size: int) -> tuple[int, list[int]]:

@@ -21,17 +21,17 @@ from deepcontrast.tiles import Layout, Lengths, best_core, layout, up
 AHEAD = 1
 """Tiles that are read before their turn, and that wait to be written: while one is computed, one goes each way."""
 
-FIXED = 128 * 10**6
+FIXED = 192 * 10**6
 """Bytes of the libraries' own working memory, besides the tensors of a tile."""
 
-MARGIN = 1.25
-"""Of the tensors' bytes: what the allocator cannot use between them."""
+MARGIN = 1.5
+"""Of the tensors' bytes: what the allocator cannot use between them; the worst network measured needed 1.5."""
 
 TILE_VOXELS: Mapping[str, int] = {"cpu": 2_000_000, "cuda": 2**25}
 """The most voxels of a tile where ``predict.tile_voxels`` does not say; a convolution ends within a second or two."""
 
-PROBE_VOXELS: Mapping[str, int] = {"cpu": 2**12, "cuda": 2**21}
-"""Voxels of the tiles that memory is measured with: this many, about, and twice as many."""
+PROBE_VOXELS: Mapping[str, int] = {"cpu": 2**15, "cuda": 2**21}
+"""Voxels of the smallest tile that memory is measured with; the others are two and four times as large."""
 
 CACHE_VOXELS = 2**19
 """Tiles larger than this leave the processor's cache, and each voxel costs more."""
