@@ -181,7 +181,7 @@ class _Plane:
         if low == self.low:
             self.at_low += at_low
             # A piece has its least voxels in a corner of the plane, where most of the square is beyond the rim.
-            if at_low >= (THICK // 2 + 1) ** 2 and low < high:
+            if at_low >= (THICK // 2 + 1) ** 2:
                 self.thick += int(_pieces(part == low, whole)[inner].sum())
         if high == self.high:
             self.at_high += at_high
