@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,28 +13,27 @@ import numpy as np
 import torch
 
 from deepcontrast import __version__, registry
-from deepcontrast.accept import check_survey, check_volume, choose_device
+from deepcontrast.accept import check_volume, choose_device
 from deepcontrast.errors import Cancelled, DeepContrastError, InputError, OutputExistsError
 from deepcontrast.io import container_suffix, fingerprint, open_writer, read_attributes, stem, write_stack
 from deepcontrast.jobs.hardware import machine
 from deepcontrast.jobs.images import Reading, check_target, is_image_name, list_images
 from deepcontrast.jobs.say import Say, describe_stack, raise_failures
+from deepcontrast.jobs.shards import deciding, describe_plan, plan_shards, surveys_of
 from deepcontrast.model import Model, load_model
 from deepcontrast.output_checks import check_out, check_space, partial_folder, size_of
 from deepcontrast.prediction import Plan
 from deepcontrast.progress import Event, Progress, silent
-from deepcontrast.scale.members import check_models, open_members, plan_members, restore
+from deepcontrast.scale.members import check_models, open_members, restore
 from deepcontrast.scale.predict_shards import (
-    HELD,
     Restoration,
     restore_stack,
-    shard_lengths,
     space,
 )
 from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Stack
 from deepcontrast.training import threads
-from deepcontrast.valid import Survey, find_invalid, survey
+from deepcontrast.valid import find_invalid
 from deepcontrast.workdir import finish_image, is_done, working
 
 NOT_IN_TIFF = ("float16", "int64", "uint64")
@@ -101,7 +100,7 @@ def predict_images(
             describe_stack(stack, say)
             check_models(loaded, stack)
             if plan_only:
-                for line in _described(_plan(order, stack), stack):
+                for line in describe_plan(plan_shards(order.models, stack, order.device, order.resources), stack):
                     say(line)
             else:
                 work = partial(_predict_image, order, reading, file, stack, target)
@@ -157,13 +156,13 @@ def _predict_image(
     begun = {
         **machine(order.device),
         "threads": order.resources.threads_of_one(torch.get_num_threads()),
-        "plan": _plan(order, stack),
+        "plan": plan_shards(order.models, stack, order.device, order.resources),
     }
-    surveys = _surveys(stack, progress, say)
+    surveys = surveys_of(stack, progress, say)
     inputs = [*order.paths, file]
     with working(target, job, resume=resume, overwrite=overwrite, inputs=inputs, folder=False, machine=begun) as work:
         plan = work.machine["plan"]
-        for line in _described(plan, stack):
+        for line in describe_plan(plan, stack):
             say(line)
         restoration = Restoration(
             models=tuple(path.resolve() for path in order.paths),
@@ -179,7 +178,7 @@ def _predict_image(
             threads=work.machine["threads"],
             folder=work.path.resolve(),
         )
-        kept = {RECORD: json.dumps({**job, "plan": _deciding(plan)}, sort_keys=True)}
+        kept = {RECORD: json.dumps({**job, "plan": deciding(plan)}, sort_keys=True)}
         with threads(restoration.threads):
             outcome = restore_stack(restoration, order.resources.runner(), attributes=kept, progress=progress)
         if zarr:
@@ -191,54 +190,6 @@ def _predict_image(
         finish_image(work, made)
     for line in outcome.describe():
         say(f"{target}: {line}")
-
-
-def _surveys(stack: Stack, progress: Progress, say: Say) -> dict[tuple[int, int], Survey]:
-    """Return what workers must know of the whole of every time point and channel.
-
-    Raises:
-        InputError: one has NaN, infinite values, or one value everywhere.
-    """
-    surveys = {}
-    for t in range(stack.size("T")):
-        for c in range(stack.size("C")):
-            known = survey(stack.frame(t, c), progress)
-            check_survey(known, stack.source)
-            # The histogram is large, and nothing that is done with a shard asks for it.
-            surveys[t, c] = replace(known, histogram=None)
-    if (note := next(iter(surveys.values())).note()) is not None:
-        say(note)
-    return surveys
-
-
-def _plan(order: _Order, stack: Stack) -> dict[str, Any]:
-    """Return how a stack will be restored, in plain numbers: its shards, and the tiles of each model."""
-    task: Any = registry.load("tasks", order.models[0].task)
-    memory = order.resources.memory_of_one("cpu")
-    # Channels differ in their weights only.
-    members = open_members(task, order.models, 0, order.device)
-    halo = np.max([task.geometry(m.nets[0], m.fit, m.config).halo for m in members], axis=0).tolist()
-    shape = stack.frame().shape
-    shard = shard_lengths(stack, halo, memory // 2)
-    if order.device == "cpu":
-        memory -= HELD * int(np.prod(np.minimum(shard, shape)))
-    else:
-        memory = order.resources.memory_of_one(order.device)
-    plans = plan_members(task, members, shape, device=order.device, memory=memory, block=shard)
-    return {"shard": list(shard), "tiles": [plan.encode() for plan in plans]}
-
-
-def _deciding(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a plan decides on the bytes of the result."""
-    tiles = [{key: table[key] for key in ("core", "block", "precision", "compiled")} for table in plan["tiles"]]
-    return {"shard": plan["shard"], "tiles": tiles}
-
-
-def _described(plan: Mapping[str, Any], stack: Stack) -> list[str]:
-    """Return a plan in lines for the user."""
-    shape = [*np.minimum(plan["shard"], stack.frame().shape).tolist()]
-    lines = [f"plan: shards of {' x '.join(map(str, shape))} voxels"]
-    return lines + [f"plan: {line}" for line in dict.fromkeys(Plan.decode(t).describe() for t in plan["tiles"])]
 
 
 def _made_as(target: Path) -> dict[str, Any]:

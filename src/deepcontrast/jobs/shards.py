@@ -1,0 +1,69 @@
+"""How a job is done shard by shard: its plan, and what workers must know of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from deepcontrast import registry
+from deepcontrast.accept import check_survey
+from deepcontrast.jobs.say import Say
+from deepcontrast.model import Model
+from deepcontrast.prediction import Plan
+from deepcontrast.progress import Progress
+from deepcontrast.scale.members import open_members, plan_members
+from deepcontrast.scale.predict_shards import HELD, shard_lengths
+from deepcontrast.scale.resources import Resources
+from deepcontrast.stack import Stack
+from deepcontrast.valid import Survey, survey
+
+
+def surveys_of(stack: Stack, progress: Progress, say: Say) -> dict[tuple[int, int], Survey]:
+    """Return what workers must know of the whole of every time point and channel.
+
+    Raises:
+        InputError: one has NaN, infinite values, or one value everywhere.
+    """
+    surveys = {}
+    for t in range(stack.size("T")):
+        for c in range(stack.size("C")):
+            known = survey(stack.frame(t, c), progress)
+            check_survey(known, stack.source)
+            # The histogram is large, and nothing that is done with a shard asks for it.
+            surveys[t, c] = replace(known, histogram=None)
+    if (note := next(iter(surveys.values())).note()) is not None:
+        say(note)
+    return surveys
+
+
+def plan_shards(models: Sequence[Model], stack: Stack, device: str, resources: Resources) -> dict[str, Any]:
+    """Return how a stack will be restored, in plain numbers: its shards, and the tiles of each model."""
+    task: Any = registry.load("tasks", models[0].task)
+    memory = resources.memory_of_one("cpu")
+    # Channels differ in their weights only.
+    members = open_members(task, models, 0, device)
+    halo = np.max([task.geometry(m.nets[0], m.fit, m.config).halo for m in members], axis=0).tolist()
+    shape = stack.frame().shape
+    shard = shard_lengths(stack, halo, memory // 2)
+    if device == "cpu":
+        memory -= HELD * int(np.prod(np.minimum(shard, shape)))
+    else:
+        memory = resources.memory_of_one(device)
+    plans = plan_members(task, members, shape, device=device, memory=memory, block=shard)
+    return {"shard": list(shard), "tiles": [plan.encode() for plan in plans]}
+
+
+def deciding(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a plan decides on the bytes of the result."""
+    tiles = [{key: table[key] for key in ("core", "block", "precision", "compiled")} for table in plan["tiles"]]
+    return {"shard": plan["shard"], "tiles": tiles}
+
+
+def describe_plan(plan: Mapping[str, Any], stack: Stack) -> list[str]:
+    """Return a plan in lines for the user."""
+    shape = [*np.minimum(plan["shard"], stack.frame().shape).tolist()]
+    lines = [f"plan: shards of {' x '.join(map(str, shape))} voxels"]
+    return lines + [f"plan: {line}" for line in dict.fromkeys(Plan.decode(t).describe() for t in plan["tiles"])]
