@@ -396,18 +396,22 @@ def _sample_planes(
         source = sources[i]
         window = middle(source.frame.shape[1:])
         filled = Cleaned(source.frame, source.survey)
-        images, masks, chosen = [], [], []
-        for z in consecutive(_shown(source, each), TOGETHER):
+        wanted = _shown(source, each)
+        shape = (int(wanted.sum()), *(side.stop - side.start for side in window))
+        images = np.empty(shape, np.float32)
+        chosen: list[int] = []
+        masks = np.broadcast_to(np.True_, shape) if source.survey.all_valid else np.empty(shape, bool)
+        for z in consecutive(wanted, TOGETHER):
             known = source.valid((z, *window))
             for number, image in enumerate(filled[z, *window]):
-                mask = np.ones(image.shape, bool) if known is None else known[number]
-                if mask.mean() > 0.2:
-                    images.append(image)
-                    masks.append(mask)
+                if known is None or known[number].mean() > 0.2:
+                    images[len(chosen)] = image
+                    if known is not None:
+                        masks[len(chosen)] = known[number]
                     chosen.append(z.start + number)
         if chosen:
-            planes.append(np.stack(images))
-            valid.append(np.stack(masks))
+            planes.append(images[: len(chosen)])
+            valid.append(masks[: len(chosen)])
             depth.append(source.depth[chosen])
         progress(Event("read", n + 1, len(some)))
     if not planes:
