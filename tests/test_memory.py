@@ -88,7 +88,7 @@ def test_footprint_tells_the_peak_of_tiles_that_were_not_tried() -> None:
 
 
 def test_footprint_of_a_network_is_what_a_large_tile_takes() -> None:
-    net = unet(depth=2, features=8)
+    net = unet(depth=1, features=4)
     initialise(net, torch.Generator().manual_seed(0))
 
     def work(side: int) -> tuple[int, object]:

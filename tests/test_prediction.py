@@ -73,7 +73,7 @@ def tile_limit(voxels: int, **more: Any) -> Config:
     return Config.model_validate({"predict": {"tile_voxels": voxels, **more}})
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data(), name=st.sampled_from(registry.names("nets")), dims=st.integers(1, 3), depth=st.integers(1, 3))
 def test_tiled_equals_whole(data: st.DataObject, name: str, dims: int, depth: int) -> None:
     long = st.integers(17, {1: 600, 2: 100, 3: 24}[dims])
