@@ -153,9 +153,9 @@ def test_bare_values_have_one_level_and_can_be_read_while_they_are_written(tmp_p
     np.testing.assert_array_equal(again.array[0], like.array[0])
 
 
-@pytest.mark.parametrize("dtype", ["uint8", ">i2", "float32", "<f8"])
+@pytest.mark.parametrize("dtype", [">i2", "float32"])
 @pytest.mark.parametrize("compressed", [True, False])
-@pytest.mark.parametrize("shape", [(20, 150, 300), (5, 30, 20), (16, 128, 128), (17, 129, 1)])
+@pytest.mark.parametrize("shape", [(20, 150, 300), (16, 128, 128), (17, 129, 1)])
 def test_zarr_reads_every_chunk_and_checksum(
     tmp_path: Path, shape: tuple[int, ...], compressed: bool, dtype: str
 ) -> None:
