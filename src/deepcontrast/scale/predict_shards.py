@@ -2,8 +2,9 @@
 
 Passes go over the whole stack, one after the other: a pass reads the one before, with the halo of the network, from the
 partial folder, where it is kept in float32 until the next one is whole. The last pass is written in the result's
-type at once. That type, and the offset and scale that a result may need, are decided before, from shards that are
-restored in float32 first: all of a small stack, some of a large one. What is clipped is counted in every shard.
+type at once; or the result is a blend of several passes, which are then all kept until it is made. That type, and the
+offset and scale that a result may need, are decided before, from shards that are restored in float32 first: all of a
+small stack, some of a large one. What is clipped is counted in every shard.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from deepcontrast import registry
 from deepcontrast.atomic import write_json
+from deepcontrast.brightness import Blend
 from deepcontrast.errors import InputError
 from deepcontrast.io import StackWriter, create_stack, open_writer
 from deepcontrast.model import load_model
@@ -78,6 +80,7 @@ class Restoration:
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
         threads: of torch in each worker.
         folder: where passes and result lie.
+        blends: which passes the result is made of, of every time point and channel (t, c); by default the last.
     """
 
     models: tuple[Path, ...]
@@ -92,13 +95,18 @@ class Restoration:
     device: str
     threads: int
     folder: Path
+    blends: Mapping[tuple[int, int], Blend] | None = None
 
     def __call__(self) -> Work:
         return _open_work(self)
 
     def at(self, k: int) -> Path:
-        """Return where a pass lies, in float32; of the last one there is only the sample."""
+        """Return where a pass lies, in float32; where it is the result, there is only a sample of the last one."""
         return self.folder / f"pass{k}.zarr"
+
+    def keeps(self, k: int) -> bool:
+        """Return whether the result is blended of a pass."""
+        return any(k in blend.needed() for blend in (self.blends or {}).values())
 
     @property
     def result(self) -> Path:
@@ -117,7 +125,6 @@ class Outcome:
     Attributes:
         attributes: kept with the result.
         note: how it was written, in a sentence.
-        clipped: share of the voxels that were clipped.
         seam: steps of the last pass where its tiles meet, per axis (Z, Y, X), beside those next to it; 1 where nothing
             shows, ``None`` where no tiles meet.
         errors: of a reduced precision, in sentences, as they were measured on the first tile of every shard.
@@ -125,7 +132,6 @@ class Outcome:
 
     attributes: Mapping[str, float | str]
     note: str
-    clipped: float
     seam: tuple[float | None, float | None, float | None]
     errors: Sequence[str]
 
@@ -133,7 +139,7 @@ class Outcome:
         """Return it in lines for the user."""
         steps = ", ".join(f"{axis} {step:.3f}" for axis, step in zip("zyx", self.seam, strict=True) if step is not None)
         seam = f"steps where tiles meet, beside the raw's (1 is none): {steps}" if steps else "one tile: no seams"
-        return [f"{self.note}; {self.clipped:.2%} of all voxels were clipped", seam, *self.errors]
+        return [self.note, seam, *self.errors]
 
 
 def restore_stack(
@@ -159,12 +165,16 @@ def restore_stack(
     with open_journal(job.folder / "journal") as journal, runner.open(job) as run:
         for k in range(1, last + 1):
             writer = _writer(job.at(k), stack, np.dtype(np.float32), job.shard, compressed=False)
-            indices = sampled(writer) if k == last else range(len(writer.shards))
-            _do(run, journal, f"pass {k}", indices, f"predict {k}/{last}", progress)
-            if 1 < k < last:
+            everything, some = range(len(writer.shards)), sampled(writer)
+            is_result = k == last and job.blends is None
+            _do(run, journal, f"pass {k}", some if is_result else everything, f"predict {k}/{last}", progress)
+            if k > 1 and not is_result and not job.keeps(k - 1):
                 _remove(job.at(k - 1))
-        sample, everything = journal.of(f"pass {last}"), range(len(writer.shards))
-        encoding = _decide(job, sample.values(), len(everything))
+        if job.blends is not None:
+            _do(run, journal, "sample", some, "blend", progress)
+        sample = journal.of(f"pass {last}")
+        judged = sample if job.blends is None else journal.of("sample")
+        encoding = _decide(job, judged.values(), len(everything))
         seam = reduce(add, (Seam(**record["seam"]) for record in sample.values())).ratio()
         kept = {**attributes, **encoding.attributes, "seam": json.dumps(dict(zip("zyx", seam, strict=True)))}
         write_json(job.encoding, {**asdict(encoding), "dtype": encoding.dtype.name})
@@ -176,11 +186,13 @@ def restore_stack(
         # Where it is no more to be written, the run before was stopped just after.
         with suppress(InputError):
             open_writer(job.result).finish()
-    restored = {**written, **sample}
+    restored, note = {**written, **sample}, encoding.note
+    if len(judged) < len(everything):
+        clipped = sum(record["clipped"] for record in written.values()) / prod(stack.shape)
+        note += f" (judged by {len(judged)} of {len(everything)} shards); {clipped:.2%} of all voxels were clipped"
     return Outcome(
         attributes=kept,
-        note=encoding.note,
-        clipped=sum(record["clipped"] for record in written.values()) / prod(stack.shape),
+        note=note,
         seam=reduce(add, (Seam(**restored[i]["seam"]) for i in everything)).ratio(),
         errors=sorted({error for record in restored.values() for error in record["errors"]}),
     )
@@ -208,7 +220,7 @@ def shard_lengths(stack: Stack, halo: Sequence[int], memory: int) -> Lengths:
     return z, y, x
 
 
-def space(stack: Stack, iterations: int, dtype: np.dtype[Any], *, copied: bool) -> int:
+def space(stack: Stack, iterations: int, dtype: np.dtype[Any], *, copied: bool, kept: int = 0) -> int:
     """Return the bytes on disk that a restoration takes at most.
 
     Args:
@@ -216,10 +228,12 @@ def space(stack: Stack, iterations: int, dtype: np.dtype[Any], *, copied: bool) 
         iterations: how often.
         dtype: of the result.
         copied: whether the result is written once more, into another container.
+        kept: passes that the result is blended of.
     """
     voxels = prod(stack.shape)
-    # A pass and the one before, or the one before the last and the sample; and the result.
-    return 4 * (voxels * min(iterations - 1, 2) + min(voxels, SAMPLE)) + voxels * dtype.itemsize * (1 + copied)
+    # A pass and the one before, or the one before the last and the sample, or what is blended and one more; the result.
+    passes = voxels * (kept + 1) if kept else voxels * min(iterations - 1, 2) + min(voxels, SAMPLE)
+    return 4 * passes + voxels * dtype.itemsize * (1 + copied)
 
 
 def sampled(writer: StackWriter) -> Sequence[int]:
@@ -243,7 +257,9 @@ def _do(run: Run, journal: Journal, stage: str, indices: Sequence[int], label: s
     def tell(shares: Mapping[Shard, float]) -> None:
         done = len(journal.of(stage))
         share = (done + sum(shares.values())) / len(indices)
-        progress(Event(label, int(100 * share), 100, {"shards": f"{done}/{len(indices)}"}))
+        # A shard is done when it is in the journal.
+        percent = 100 if done == len(indices) else min(99, int(100 * share))
+        progress(Event(label, percent, 100, {"shards": f"{done}/{len(indices)}"}))
 
     tell({})
     finish_shards(run, [(stage, i) for i in indices], journal, tell)
@@ -267,9 +283,7 @@ def _decide(job: Restoration, sample: Collection[Record], shards: int) -> Encodi
     if found.attributes and not job.shift:
         note = f"written as float32: there is no place for the offset and scale that {found.dtype.name} would need"
         return Encoding(np.dtype(np.float32), note)
-    if len(sample) == shards:
-        return found
-    return replace(found, note=f"{found.note} (judged by {len(sample)} of {shards} shards, restored first)")
+    return found
 
 
 def _levels(image: NDArray[np.float32], dtype: np.dtype[Any]) -> dict[str, Any]:
@@ -311,18 +325,36 @@ def _open_work(job: Restoration) -> Work:
             before = Stack(writer(job.at(k - 1)).array, stack.axes)
             volumes = [before.frame(t, c)] * len(members(c))
         image, done = restore(task, members(c), volumes, box=zyx, plans=job.plans, device=job.device, report=report)
-        if k == last and not survey.all_valid:
+        if k == last:
+            image = put_back(image, t, c, zyx)
+        return image.reshape([part.stop - part.start for part in box]), _record(done)
+
+    def blended(box: Sequence[slice]) -> NDArray[np.float32]:
+        t, c, zyx = place(stack.axes, box)
+        blend = (job.blends or {})[t, c]
+        passes = {k: Stack(writer(job.at(k)).array, stack.axes).frame(t, c)[zyx] for k in blend.needed(zyx[0])}
+        image = np.empty([part.stop - part.start for part in zyx], np.float32)
+        blend.write(passes, image, zyx[0])
+        return put_back(image, t, c, zyx).reshape([part.stop - part.start for part in box])
+
+    def put_back(image: NDArray[np.float32], t: int, c: int, zyx: Box) -> NDArray[np.float32]:
+        raw, survey = stack.frame(t, c), job.surveys[t, c]
+        if not survey.all_valid:
             invalid = codes(raw, survey, zyx) > 0
             image[invalid] = raw[zyx][invalid]
-        return image.reshape([part.stop - part.start for part in box]), _record(done)
+        return image
 
     def work(shard: Shard, report: Report) -> Record:
         stage, index = shard
+        if stage == "sample":
+            return _levels(blended(writer(job.at(last)).shards[index]), np.dtype(job.dtype))
         if stage == "write":
             result, sample = writer(job.result), writer(job.at(last))
             box = result.shards[index]
-            if index in sampled(sample):
-                image, how = np.asarray(sample.array[box]), dict[str, Any]()
+            if job.blends is not None:
+                image, how = blended(box), dict[str, Any]()
+            elif index in sampled(sample):
+                image, how = np.asarray(sample.array[box]), {}
             else:
                 image, how = restored(last, box, report)
             result.write(index, encoding(job.encoding).encode(image))

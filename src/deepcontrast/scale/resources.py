@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from deepcontrast.compute.memory import resident, spare
 from deepcontrast.scale.runners import Here, Processes, Runner, Scheduler
 
+LOOKED_AT = 2 * 10**9
+"""Bytes for looking at a stack that others share the work on."""
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -28,6 +31,14 @@ class Resources:
         if self.scheduler is not None:
             return Scheduler(self.scheduler)
         return Here() if self.workers == 1 else Processes(self.workers)
+
+    def looks_at(self) -> int:
+        """Return the bytes for choosing k and measuring, in this process, by a look at the whole or at an excerpt.
+
+        Where others share the work an excerpt will do, so that they get their share.
+        """
+        alone = self.scheduler is None and self.workers == 1
+        return spare("cpu", self.memory) if alone else min(spare("cpu", self.memory), LOOKED_AT)
 
     def memory_of_one(self, device: str) -> int:
         """Return the bytes that one worker may take, besides what every process holds that has the package loaded."""
