@@ -18,6 +18,8 @@ from deepcontrast.training import distributed
 from deepcontrast.training.learner import Learner
 
 Forward = Callable[[Tensor], Tensor]
+TRIED = 4
+"""Patches of a trial: with fewer, what a step costs whatever its batch would decide for large networks."""
 GAIN = 1.1
 """bfloat16 is used on a processor where a trial is this much faster: a tie does not pay for its rounding."""
 
@@ -54,7 +56,7 @@ def choose_mode(learner: Learner, bank: Bank, progress: Progress) -> Mode:
         return Mode(wanted)
     if not has_bfloat16(learner.device):
         return Mode("float32")
-    return distributed.shared(_tried(learner, example(learner, bank)[:2], progress))
+    return distributed.shared(_tried(learner, example(learner, bank)[:TRIED], progress))
 
 
 def work_out(learner: Learner, bank: Bank, mode: Mode, progress: Progress) -> tuple[Forward, Mode]:
