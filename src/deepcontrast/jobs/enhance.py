@@ -18,14 +18,19 @@ from deepcontrast.errors import InputError
 from deepcontrast.io import container_suffix, fingerprint, open_stack, stem
 from deepcontrast.jobs.hardware import hardware, machine
 from deepcontrast.jobs.images import Reading, list_images
+from deepcontrast.jobs.large import Means, make_large, take_large
 from deepcontrast.jobs.results import save
 from deepcontrast.jobs.say import Say, describe_stack, looked_at, raise_failures
-from deepcontrast.model import load_model
+from deepcontrast.model import load_model, save_model
 from deepcontrast.output_checks import check_out, check_space, partial_folder, size_of
 from deepcontrast.progress import Progress, silent
+from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Stack
 from deepcontrast.training import threads
 from deepcontrast.workdir import finish, is_done, working
+
+BANK = 0.25
+"""Share of the memory that is asked for which the planes that are trained on may take."""
 
 
 def enhance_images(
@@ -41,6 +46,7 @@ def enhance_images(
     reading: Reading,
     dtype: str | None = None,
     device: str = "auto",
+    resources: Resources | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -48,10 +54,14 @@ def enhance_images(
 ) -> None:
     """Enhance images and write results, model, report, metrics.json and run.json into a folder.
 
+    Of an image that is too large for the memory, an excerpt is looked at; the image itself is then made shard by
+    shard. So is every image, however small, where workers are to share the work.
+
     Raises:
         InputError: wrong input; or some of several images failed, and the others are written.
     """
     started = time.monotonic()
+    resources = resources or Resources()
     if mask and iterations:
         raise InputError("--mask chooses the iterations, --iterations fixes them; give one of them")
     inputs = [*paths, *([model] if model else []), *([mask] if mask else [])]
@@ -66,6 +76,8 @@ def enhance_images(
     given = load_model(model) if model else None
     if given:
         config = given.config.model_copy(update={"predict": config.predict})
+    elif resources.memory is not None:
+        config = _bounded(config, resources.memory)
     options = {
         "iterations": iterations,
         "members": members,
@@ -95,8 +107,9 @@ def enhance_images(
     there = size_of(partial_folder(out)) if resume else 0
     check_space(out, voxels * 4 * (passes + 4 + fidelity_map) + 50_000_000 - there)
     where = choose_device(device)
+    begun = {**machine(where), "looks_at": resources.looks_at()}
     with (
-        working(out, job, resume=resume, overwrite=overwrite, inputs=inputs, machine=machine(where)) as work,
+        working(out, job, resume=resume, overwrite=overwrite, inputs=inputs, machine=begun) as work,
         threads(work.machine["threads"]),
     ):
         placed = [surfaced(stack, reading.surface) for stack in stacks.values()]
@@ -113,12 +126,21 @@ def enhance_images(
             mask=marked,
             members=members,
             device=where,
+            memory=work.machine["looks_at"],
             folder=work.path,
             fingerprints=prints,
             progress=progress,
         )
         # The surface was found above; to enhance() it is known.
         result = replace(result, why_surface=tuple(why for _, why in placed))
+        large = {i: work.path / "large" / str(i) for i, part in enumerate(result.excerpts) if part is not None}
+        if large:
+            trained = work.path / "model.safetensors"
+            save_model(trained, result.model)
+            means = Means(trained, reading, dtype, where, resources.threads_of_one(work.machine["threads"]), resources)
+        made = {
+            i: make_large(result, i, files[i], means, folder, progress=progress, say=say) for i, folder in large.items()
+        }
         seconds = time.monotonic() - started
         said = save(
             result,
@@ -127,6 +149,7 @@ def enhance_images(
             dtype=dtype,
             fidelity_map=fidelity_map,
             folders=len(listed) > 1,
+            large={i: "; ".join(outcome.describe()) for i, outcome in made.items()},
             progress=progress,
         )
         for line in said:
@@ -134,6 +157,8 @@ def enhance_images(
         made_on = hardware(where, result.model)
         # Some file systems do not let go of a folder while its files are mapped.
         del result
+        for i, folder in large.items():
+            take_large(folder, files[i], work.result / stem(files[i]) if len(listed) > 1 else work.result)
         finish(
             work,
             {
@@ -149,6 +174,14 @@ def enhance_images(
     shown = [out / "report.html"] if len(listed) == 1 else [out / stem(file) / "report.html" for file in files]
     say("done: open " + ", ".join(str(page) for page in shown) + " in a browser")
     raise_failures(failures, len(listed))
+
+
+def _bounded(config: Config, memory: int) -> Config:
+    """Return the settings with a bank of planes that leaves the rest of the training its room."""
+    bank = config.task.get("bank_mb")
+    if bank is None:
+        return config
+    return config.model_copy(update={"task": {**config.task, "bank_mb": min(bank, max(1, int(BANK * memory / 1e6)))}})
 
 
 def _open_usable(files: Sequence[Path], reading: Reading, say: Say) -> tuple[dict[Path, Stack], list[str]]:

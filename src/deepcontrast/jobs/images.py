@@ -111,11 +111,15 @@ def check_target(target: Path, inputs: Sequence[Path], *, overwrite: bool) -> No
     check_writable(target)
 
 
+def dtype_in(container: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type that values of a type are written in: TIFF readers do not know them all."""
+    unknown = container.endswith(".tif") and dtype.name in ("float16", "int64", "uint64")
+    return np.dtype(np.float32) if unknown else dtype
+
+
 def write_image(target: Path, image: Stack, dtype: np.dtype[Any]) -> str:
     """Write a float result in a type, and return what was done to make it fit; it is read in slabs."""
-    if container_suffix(target).endswith(".tif") and dtype.name in ("float16", "int64", "uint64"):
-        # TIFF readers do not know these.
-        dtype = np.dtype(np.float32)
+    dtype = dtype_in(container_suffix(target), dtype)
     written = to_dtype(image.array, dtype)
     if written.attributes and container_suffix(target) == ".npy":
         note = f"written as float32: .npy has no place for the offset and scale that {dtype.name} would need"

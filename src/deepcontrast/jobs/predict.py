@@ -17,7 +17,7 @@ from deepcontrast.accept import check_volume, choose_device
 from deepcontrast.errors import Cancelled, DeepContrastError, InputError, OutputExistsError
 from deepcontrast.io import container_suffix, fingerprint, open_writer, read_attributes, stem, write_stack
 from deepcontrast.jobs.hardware import machine
-from deepcontrast.jobs.images import Reading, check_target, is_image_name, list_images
+from deepcontrast.jobs.images import Reading, check_target, dtype_in, is_image_name, list_images
 from deepcontrast.jobs.say import Say, describe_stack, raise_failures
 from deepcontrast.jobs.shards import deciding, describe_plan, plan_shards, surveys_of
 from deepcontrast.model import Model, load_model
@@ -35,9 +35,6 @@ from deepcontrast.stack import Stack
 from deepcontrast.training import threads
 from deepcontrast.valid import find_invalid
 from deepcontrast.workdir import finish_image, is_done, working
-
-NOT_IN_TIFF = ("float16", "int64", "uint64")
-"""Types that TIFF readers do not know."""
 
 RECORD = "prediction"
 """The attribute of a result that says what it is the result of."""
@@ -147,9 +144,8 @@ def _predict_image(
     if resume and target.exists() and is_done(target, job, _made_as(target)):
         say(f"'{target}' is complete already; nothing to do")
         return
-    container, dtype = container_suffix(target), np.dtype(order.dtype or stack.dtype)
-    if container.endswith(".tif") and dtype.name in NOT_IN_TIFF:
-        dtype = np.dtype(np.float32)
+    container = container_suffix(target)
+    dtype = dtype_in(container, np.dtype(order.dtype or stack.dtype))
     zarr = container == ".ome.zarr"
     there = size_of(partial_folder(target)) if resume else 0
     check_space(target, space(stack, order.iterations, dtype, copied=not zarr) + 50_000_000 - there)

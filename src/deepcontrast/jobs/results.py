@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepcontrast.atomic import write_json
+from deepcontrast.depth import depths
 from deepcontrast.enhancing import Enhanced
 from deepcontrast.evaluation import Row
 from deepcontrast.io import container_suffix, stem
@@ -31,26 +32,34 @@ def save(
     fidelity_map: bool = False,
     scores: tuple[tuple[str, ...], ...] | None = None,
     folders: bool | None = None,
+    large: Mapping[int, str] | None = None,
     progress: Progress = silent,
 ) -> list[str]:
     """Write an enhanced experiment into an existing folder; return what there is to say about it.
 
     One image is written into the folder itself, several each into a folder named like the image; ``folders``
-    says so for one that is left of several. ``fidelity_map`` writes that beside it.
+    says so for one that is left of several. ``fidelity_map`` writes that beside it. ``large`` has a note for every
+    image that is written by others, shard by shard.
     """
     said = _found(result)
     save_model(out / "model.safetensors", result.model)
     for i, file in enumerate(files):
         folder = out / stem(file) if (len(files) > 1 if folders is None else folders) else out
         folder.mkdir(exist_ok=True)
-        image = result.image(i)
-        target = folder / ("enhanced" + container_suffix(file))
-        note = write_image(target, image, np.dtype(dtype) if dtype else result.stacks[i].dtype)
+        if large and i in large:
+            note = large[i]
+        else:
+            target = folder / ("enhanced" + container_suffix(file))
+            note = write_image(target, result.image(i), np.dtype(dtype) if dtype else result.stacks[i].dtype)
+            if fidelity_map:
+                write_image(folder / ("fidelity_map" + container_suffix(file)), result.map(i), np.dtype(np.float32))
         said.append(f"{file.name}: {note}")
-        if fidelity_map:
-            write_image(folder / ("fidelity_map" + container_suffix(file)), result.map(i), np.dtype(np.float32))
         rows = [row for channels in result.restored[i] for one in channels for row in one.rows]
-        chosen = [shorten(channels[0].chosen) for channels in result.restored[i]]
+        excerpt = result.excerpts[i]
+        if excerpt is not None:
+            said.append(f"{file.name}: {excerpt.describe()}")
+            rows = [row if row.z is None else replace(row, z=int(excerpt.planes[row.z])) for row in rows]
+        chosen = [shorten(choice.at(depths(result.stacks[i]))) for choice in result.choices]
         why = "; ".join(dict.fromkeys(choice.why for choice in result.choices))
         write_metrics(folder, rows, chosen[0] if len(chosen) == 1 else chosen, why)
         for c in range(len(result.fits)):

@@ -1,0 +1,133 @@
+"""Stacks larger than the memory: an excerpt is looked at, the whole is made shard by shard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepcontrast import excerpt as excerpts
+from deepcontrast.depth import bins, planes_of
+from deepcontrast.errors import Cancelled, InputError
+from deepcontrast.excerpt import BYTES, RUN, RUNS, excerpt
+from deepcontrast.io import open_stack, write_stack
+from deepcontrast.jobs.enhance import enhance_images
+from deepcontrast.jobs.images import Reading
+from deepcontrast.progress import Event
+from deepcontrast.recipe import load_recipe
+from deepcontrast.scale import predict_shards
+from deepcontrast.scale.resources import Resources
+from deepcontrast.stack import Optics, Stack
+from tests.conftest import TINY
+
+
+class Little(Resources):
+    """Memory for looking at half of the tiny stack."""
+
+    def looks_at(self) -> int:
+        return 10 * 40 * 40 * BYTES
+
+
+def enhance(file: Path, out: Path, resources: Resources | None = None, **options: Any) -> list[str]:
+    said: list[str] = []
+    config = load_recipe("contrast", TINY)
+    enhance_images([file], out, config, reading=Reading(), resources=resources, say=said.append, **options)
+    return said
+
+
+@pytest.fixture
+def zarr_file(tiny_stack: Stack, tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.ome.zarr"
+    write_stack(path, tiny_stack)
+    return path
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def test_what_is_made_in_shards_is_what_is_made_in_memory(
+    zarr_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enhance(zarr_file, tmp_path / "whole")
+    monkeypatch.setattr(predict_shards, "SHARD", 2**13)
+    monkeypatch.setattr(predict_shards, "FINEST", (4, 16, 16))
+    # An excerpt that is all of the stack tells what the stack tells.
+    monkeypatch.setattr("deepcontrast.enhancing.whole_fits", lambda stack, memory: False)
+    said = enhance(zarr_file, tmp_path / "shards")
+    assert any("plan: shards of" in line for line in said)
+    one, other = (open_stack(tmp_path / name / "enhanced.ome.zarr") for name in ("whole", "shards"))
+    assert (one.axes, one.dtype, one.optics.voxel_size) == (other.axes, other.dtype, other.optics.voxel_size)
+    # Tiles differ, so float32 does in its last digits, and a rounding may tip.
+    difference = np.abs(one.volume().astype(int) - other.volume())
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.001
+    metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "shards")]
+    assert metrics[0]["chosen_iterations"] == metrics[1]["chosen_iterations"]
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".ome.zarr"])
+def test_a_large_stack_that_was_stopped_ends_in_the_same_bytes(
+    suffix: str, tiny_stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict_shards, "SHARD", 2**13)
+    monkeypatch.setattr(predict_shards, "FINEST", (4, 16, 16))
+    file = tmp_path / f"tiny{suffix}"
+    write_stack(file, tiny_stack)
+    said = enhance(file, tmp_path / "at_once", Little())
+    assert any("k was chosen, and all figures are, from 10 of 10 planes" in line for line in said)
+
+    def stop(stages: Iterator[str]) -> Any:
+        wanted = next(stages)
+
+        def listen(event: Event) -> None:
+            if event.stage == wanted and event.done >= 30:
+                raise Cancelled
+
+        return listen
+
+    stages = iter(["predict 1/2", "write"])
+    for _ in range(2):
+        with pytest.raises(Cancelled):
+            enhance(file, tmp_path / "out", Little(), resume=True, progress=stop(stages))
+        assert not (tmp_path / "out").exists()
+    enhance(file, tmp_path / "out", Little(), resume=True)
+    one, other = (tree(tmp_path / name) for name in ("at_once", "out"))
+    same = [name for name in one if name not in ("run.json",)]
+    assert sorted(one) == sorted(other)
+    assert [name for name in same if one[name] != other[name]] == []
+
+
+def test_planes_of_metrics_are_those_of_the_stack(tmp_path: Path, rng: np.random.Generator) -> None:
+    planes = rng.poisson(20, (200, 48, 64)).astype(np.uint16)
+    stack = Stack(planes, "ZYX", Optics(voxel_size=(2.0, 1.0, 1.0), surface="first"))
+    part = excerpt(stack, [(8, 16)], 16, RUNS * RUN * 20 * 20 * BYTES)
+    assert part.stack.shape == (RUNS * RUN, 20, 20)
+    np.testing.assert_array_equal(part.stack.array, planes[part.planes, part.y, part.x])
+    np.testing.assert_array_equal(part.depth, 2.0 * part.planes)
+    assert part.y.start <= 8
+    assert part.y.stop >= 24
+    # The planes that the rule looks at have their own neighbours, in every depth bin.
+    for chosen in planes_of(part.depth, bins([part.depth]), None):
+        assert chosen
+        for z in chosen:
+            assert part.planes[z + 1] - part.planes[z] == part.planes[z] - part.planes[z - 1] == 1
+
+
+def test_an_excerpt_takes_the_square_with_most_structure(rng: np.random.Generator) -> None:
+    planes = rng.normal(0, 1, (8, 64, 64))
+    planes[:, 40:56, 8:24] *= 5
+    part = excerpt(Stack(planes, "ZYX"), [(0, 0), (40, 8)], 16, 8 * 24 * 24 * BYTES)
+    assert (part.y, part.x) == (slice(36, 60), slice(4, 28))
+
+
+def test_too_little_memory_is_refused_with_what_is_needed() -> None:
+    stack = Stack(np.zeros((8, 64, 64)), "ZYX")
+    with pytest.raises(InputError, match=r"needs 123 kB .*--memory"):
+        excerpt(stack, [(0, 0)], 16, 8 * 15 * 15 * BYTES)
+    assert excerpts.fits(stack, stack.array.size * BYTES)
+    assert not excerpts.fits(stack, stack.array.size * BYTES - 1)
