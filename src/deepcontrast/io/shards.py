@@ -23,9 +23,8 @@ from deepcontrast.errors import InputError
 from deepcontrast.io.ome_json import describe_channels, describe_levels, known_channels
 from deepcontrast.io.record import plain
 from deepcontrast.io.shard_file import write_shard
+from deepcontrast.io.view import Box
 from deepcontrast.stack import Stack
-
-Box = tuple[slice, ...]
 
 # One chunk is what a viewer fetches, half a megabyte of uint16.
 CHUNK = {"T": 1, "C": 1, "Z": 16, "Y": 128, "X": 128}
