@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from deepcontrast.degrade.scatter import scatter
 from deepcontrast.depth import SIDE, middle, structure_radius
 from deepcontrast.errors import InputError
 from deepcontrast.histogram import percentiles
-from deepcontrast.mosaic import Seams, find_seams
 from deepcontrast.noise import Camera, estimate_camera, remove_pattern
 from deepcontrast.normalize import Norm
 from deepcontrast.patches import TOGETHER, Column, Window, corners, cut, hold_out, jitter, patch_size, windows
@@ -85,7 +83,6 @@ class Fit:
         plane_depth, plane_scale: how bright structure is at sampled depths, in network units.
         patch: side of training patches.
         held_out: squares of the validation, (stack, y, x).
-        seams: of the tiles that the planes were stitched from; every tile is blurred on its own.
     """
 
     camera: Camera
@@ -98,7 +95,6 @@ class Fit:
     plane_scale: tuple[float, ...]
     patch: int
     held_out: tuple[Column, ...]
-    seams: Seams = Seams()
 
     def encode(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the numbers as JSON, and the images, as the model file keeps them."""
@@ -115,7 +111,6 @@ class Fit:
             "norm": Norm(**table["norm"]),
             "pattern": arrays.get("pattern"),
             "held_out": tuple(tuple(column) for column in table["held_out"]),
-            "seams": Seams(**{axis: tuple(places) for axis, places in table.get("seams", {}).items()}),
         }
         return cls(**fields)
 
@@ -149,11 +144,6 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     scale = max(top - camera.background, 1e-6)
     norm = Norm(offset=camera.background, scale=scale)
     sigma, why = _choose_sigma(planes, sources[0], params)
-    seams = find_seams((plane for plane, _ in _each(planes, valid)), camera.background) if whole else Seams()
-    if len(fields) > 1:
-        seams = Seams()
-    if seams != Seams():
-        why += f"; every tile of the mosaic for itself (seams at rows {seams.rows}, columns {seams.columns})"
     progress(Event("fit", 2, 3, {"sigma": sigma}))
     shapes = {id(s.stack): (s.stack.size("Y"), s.stack.size("X")) for s in sources}
     step = 2**config.net.depth
@@ -174,7 +164,6 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         plane_scale=tuple(max(brightness[i] / scale, 0.02) for i in order),
         patch=patch,
         held_out=hold_out(tuple(shapes.values()), patch, config.train.validation, rng),
-        seams=seams,
     )
 
 
@@ -275,7 +264,7 @@ def degrade(source: Source, fit: Fit, config: Config, generator: torch.Generator
     """Return ``d(x)`` of a whole volume (Z, Y, X), in grey levels."""
     known = source.invalid.valid
     image = torch.from_numpy(clean(source.volume(), fit, source.invalid))
-    haze = _blur_planes(image, fit.sigma, None if known is None else torch.from_numpy(known), fit.seams)
+    haze = _blur_planes(image, fit.sigma, None if known is None else torch.from_numpy(known))
     alpha = _alpha(torch.from_numpy(source.depth), fit, config).float()[:, None, None]
     optics = Optics(gain=fit.camera.gain, offset=fit.camera.intercept)
     return scatter(image, optics, generator=generator, alpha=alpha, blurred=haze).numpy()
@@ -322,16 +311,11 @@ def _alpha(depth: Tensor, fit: Fit, config: Config) -> Tensor:
     return alpha
 
 
-def _blur_planes(image: Tensor, sigma: float, valid: Tensor | None, seams: Seams = Seams()) -> Tensor:
-    """Blur plane by plane and tile by tile of a mosaic, so that memory stays that of the result."""
-    haze = torch.empty_like(image)
-    rows, columns = ([0, *at, n] for at, n in zip((seams.rows, seams.columns), image.shape[1:], strict=True))
-    for z in range(len(image)):
-        for top, bottom in pairwise(rows):
-            for left, right in pairwise(columns):
-                tile = (z, slice(top, bottom), slice(left, right))
-                haze[tile] = blur(image[tile], Optics(), sigma=sigma, valid=None if valid is None else valid[tile])
-    return haze
+def _blur_planes(image: Tensor, sigma: float, valid: Tensor | None) -> Tensor:
+    """Blur plane by plane, so that memory stays that of the result."""
+    optics = Optics()
+    planes = [blur(image[z], optics, sigma=sigma, valid=None if valid is None else valid[z]) for z in range(len(image))]
+    return torch.stack(planes)
 
 
 def _read(source: Source, box: Box, fit: Fit, params: Params) -> tuple[dict[str, Tensor], NDArray[np.bool_] | None]:
@@ -346,13 +330,7 @@ def _read(source: Source, box: Box, fit: Fit, params: Params) -> tuple[dict[str,
     inner = within((y, x), around)
     image = torch.from_numpy(cleaned(source.frame, fit, source.survey)[z, *around])
     valid = source.valid((z, *around))
-    seams = Seams(
-        *(
-            tuple(a - r.start for a in at if r.start < a < r.stop)
-            for at, r in zip((fit.seams.rows, fit.seams.columns), around, strict=True)
-        )
-    )
-    haze = _blur_planes(image, fit.sigma, None if valid is None else torch.from_numpy(valid), seams)[:, *inner]
+    haze = _blur_planes(image, fit.sigma, None if valid is None else torch.from_numpy(valid))[:, *inner]
     image, valid = image[:, *inner], None if valid is None else valid[:, *inner]
     weight = torch.ones_like(image) if valid is None else torch.from_numpy(valid).float()
     if params.balance:
