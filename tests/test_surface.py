@@ -38,8 +38,9 @@ def test_public_names_change_on_purpose_only() -> None:
 
 
 OPTIONS = {
-    "enhance": "--axes --channel --device --dtype --ensemble --fidelity-map --gain --iterations --json --mask --model "
-    "--offset --out --overwrite --quiet --recipe --resume --seed --set --surface --voxel-size",
+    "enhance": "--axes --channel --device --dtype --ensemble --fidelity-map --gain --iterations --json --mask "
+    "--memory --model --offset --out --overwrite --plan --quiet --recipe --resume --scheduler --seed --set --surface "
+    "--voxel-size --workers",
     "train": "--axes --channel --device --ensemble --gain --input --json --offset --out --overwrite --quiet --resume "
     "--seed --set --surface --voxel-size",
     "predict": "--axes --channel --device --dtype --iterations --json --memory --out --overwrite --plan --quiet "

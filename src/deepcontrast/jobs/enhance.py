@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,18 @@ import numpy as np
 
 from deepcontrast import __version__
 from deepcontrast.accept import check_stacks, choose_device, surfaced
+from deepcontrast.compute.memory import describe_bytes
 from deepcontrast.config import Config
 from deepcontrast.enhancing import enhance
 from deepcontrast.errors import InputError
+from deepcontrast.excerpt import fits
 from deepcontrast.io import container_suffix, fingerprint, open_stack, stem
 from deepcontrast.jobs.hardware import hardware, machine
 from deepcontrast.jobs.images import Reading, list_images
 from deepcontrast.jobs.large import Means, make_large, take_large
 from deepcontrast.jobs.results import save
 from deepcontrast.jobs.say import Say, describe_stack, looked_at, raise_failures
-from deepcontrast.model import load_model, save_model
+from deepcontrast.model import Model, load_model, save_model
 from deepcontrast.output_checks import check_out, check_space, partial_folder, size_of
 from deepcontrast.progress import Progress, silent
 from deepcontrast.scale.resources import Resources
@@ -47,6 +49,7 @@ def enhance_images(
     dtype: str | None = None,
     device: str = "auto",
     resources: Resources | None = None,
+    plan_only: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -65,13 +68,19 @@ def enhance_images(
     if mask and iterations:
         raise InputError("--mask chooses the iterations, --iterations fixes them; give one of them")
     inputs = [*paths, *([model] if model else []), *([mask] if mask else [])]
-    check_out(out, resume=resume, overwrite=overwrite, inputs=inputs)
+    if not plan_only:
+        check_out(out, resume=resume, overwrite=overwrite, inputs=inputs)
     listed = list_images(paths)
     stacks, failures = _open_usable(listed, reading, say)
     if failures and mask and listed[0] not in stacks:
         raise InputError(f"the mask is of the first image, which failed: {failures[0]}")
     files = list(stacks)
     check_stacks(list(stacks.values()))
+    if plan_only:
+        for line in _planned(stacks, config, load_model(model) if model else None, iterations, members, resources):
+            say(line)
+        raise_failures(failures, len(listed))
+        return
     prints = [fingerprint(file) for file in files]
     given = load_model(model) if model else None
     if given:
@@ -101,11 +110,10 @@ def enhance_images(
         raise_failures(failures, len(listed))
         return
     marked = None if mask is None else open_stack(mask).volume() > 0
-    voxels = sum(int(np.prod(stack.shape)) for stack in stacks.values())
-    passes = iterations or config.predict.iterations
-    # K + 1 passes, result and fidelity map in float, the files that are written; less what a resumed run has.
+    # A resumed run has some of it already. Of stacks that are larger than the memory, it is checked once k is known.
+    whole = [stack for stack in stacks.values() if fits(stack, resources.looks_at())]
     there = size_of(partial_folder(out)) if resume else 0
-    check_space(out, voxels * 4 * (passes + 4 + fidelity_map) + 50_000_000 - there)
+    check_space(out, _space(whole, iterations or config.predict.iterations) + 50_000_000 - there)
     where = choose_device(device)
     begun = {**machine(where), "looks_at": resources.looks_at()}
     with (
@@ -174,6 +182,34 @@ def enhance_images(
     shown = [out / "report.html"] if len(listed) == 1 else [out / stem(file) / "report.html" for file in files]
     say("done: open " + ", ".join(str(page) for page in shown) + " in a browser")
     raise_failures(failures, len(listed))
+
+
+def _planned(
+    stacks: Mapping[Path, Stack],
+    config: Config,
+    model: Model | None,
+    iterations: int | None,
+    members: int,
+    resources: Resources,
+) -> Iterator[str]:
+    """Yield how it would be done, in lines for the user."""
+    settings, passes = config.train, iterations or config.predict.iterations
+    if model is None:
+        networks = max(stack.size("C") for stack in stacks.values()) * members
+        yield f"plan: train {networks} network(s), {settings.steps} steps of {settings.batch} patches each"
+    memory = resources.looks_at()
+    for file, stack in stacks.items():
+        size = describe_bytes(memory)
+        if fits(stack, memory):
+            yield f"plan: {file.name}: fits the {size} at hand; up to {passes} passes over the whole"
+        else:
+            yield f"plan: {file.name}: larger than the {size} at hand; k chosen on an excerpt, then the passes in shards"
+    yield f"plan: up to {describe_bytes(_space(stacks.values(), passes))} on disk while at work"
+
+
+def _space(stacks: Iterable[Stack], passes: int) -> int:
+    """Return the bytes that K + 1 passes, result and fidelity map take in float, and the files that are written."""
+    return sum(int(np.prod(stack.shape)) for stack in stacks) * 4 * (passes + 5)
 
 
 def _bounded(config: Config, memory: int) -> Config:
