@@ -203,7 +203,7 @@ def _planned(
         if fits(stack, memory):
             yield f"plan: {file.name}: fits the {size} at hand; up to {passes} passes over the whole"
         else:
-            yield f"plan: {file.name}: larger than the {size} at hand; k chosen on an excerpt, then the passes in shards"
+            yield f"plan: {file.name}: larger than the {size} at hand; k from an excerpt, then passes in shards"
     yield f"plan: up to {describe_bytes(_space(stacks.values(), passes))} on disk while at work"
 
 
