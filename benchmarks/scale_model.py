@@ -179,6 +179,16 @@ def main() -> None:
     print(f"processor seconds for a million voxels, on one core: read {read:.3f}, compute {compute:.3f} a pass,")
     print(f"write {write:.3f}, write a pass in between and read it {keep:.3f}")
     print(f"bytes per voxel: raw {cost.raw:.2f}, result {cost.result:.2f}; {cost.halo:.2f} voxels read for each one")
+    one = bill(
+        cost,
+        stack_bytes=TERABYTE,
+        itemsize=2,
+        iterations=given.iterations,
+        workers=1,
+        price=given.price,
+        disk=given.disk,
+    )
+    print(f"the disk is saturated from {one.hours * 3600 * given.disk / one.moved:.0f} workers on")
     print("\n".join(table(cost, iterations=given.iterations, price=given.price, disk=given.disk)))
 
 
