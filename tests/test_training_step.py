@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import weakref
+from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pytest
@@ -16,14 +18,14 @@ from torch.overrides import TorchFunctionMode
 from deepcontrast import registry
 from deepcontrast.depth import depths
 from deepcontrast.losses import LOSSES
-from deepcontrast.progress import Event
+from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.recipe import load_recipe
 from deepcontrast.stack import Stack
 from deepcontrast.task import Bank, Source
-from deepcontrast.training import Mode
+from deepcontrast.training import Mode, loop
 from deepcontrast.training.learner import Learner, adam, new_learner, set_rate
 from deepcontrast.training.mode import work_out
-from deepcontrast.training.step import capture, step_of
+from deepcontrast.training.step import WARM_UP, Step, capture, step_of
 
 from .conftest import TINY
 
@@ -84,6 +86,46 @@ def test_a_step_stays_on_the_gpu(begun: Begun) -> None:
     [group] = learner.optimizer.param_groups
     assert (loss.device.type, loss.ndim) == ("cuda", 0)
     assert (group["lr"].device.type, group["capturable"]) == ("cuda", True)
+
+
+class Elsewhere(Learner):
+    """Says that it is on a GPU, and computes here."""
+
+    def sample(self, images: Any, depth: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+        return self.task.sample(images, depth, self.fit, noise, self.config)
+
+
+def test_every_bank_has_a_graph_of_its_own_that_is_gone_before_the_next(
+    begun: Begun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, bank = begun
+    graphs: list[weakref.ref[Any]] = []
+    replays = [0]
+
+    def captured(_: Learner, step: Step, __: Progress) -> Step:
+        def replay() -> Tensor:
+            replays[0] += 1
+            return step()
+
+        graphs.append(weakref.ref(replay))
+        return replay
+
+    def rounds(*_: object) -> Iterator[tuple[range, Bank]]:
+        for first in (0, 6):
+            assert all(graph() is None for graph in graphs)
+            yield range(first, first + 6), bank
+
+    monkeypatch.setattr(loop, "_rounds", rounds)
+    monkeypatch.setattr(loop, "capture", captured)
+
+    def history(device: str) -> Any:
+        learner = new_learner(first.task, first.fit, first.config, member=0, device="cpu")
+        state = {"step": 0, "loss": [], "val_loss": [], "mode": asdict(Mode())}
+        return loop._go_on(replace(Elsewhere(**vars(learner)), device=device), [], {}, state, None, silent).history
+
+    plain = history("cpu")
+    assert history("cuda") == plain
+    assert (len(graphs), replays[0]) == (2, 2 * (6 - WARM_UP))
 
 
 def test_a_graph_that_cannot_be_captured_is_said_and_the_steps_are_the_same(

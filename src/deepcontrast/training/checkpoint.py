@@ -34,7 +34,8 @@ def save(path: Path | None, learner: Learner, best: Mapping[str, Tensor], state:
     generators = distributed.gathered((learner.patches.get_state(), learner.noise.get_state()))
     if path is None or distributed.rank():
         return
-    tensors = {f"net.{k}": v for k, v in weights(learner.net).items()} | {f"best.{k}": v for k, v in best.items()}
+    tensors = {f"net.{k}": v for k, v in on_processor(weights(learner.net)).items()}
+    tensors |= {f"best.{k}": v for k, v in on_processor(best).items()}
     for i, moments in learner.optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{i}.{k}": v.detach().to("cpu", copy=True) for k, v in moments.items()}
     for process, (patches, noise) in enumerate(generators):
@@ -83,8 +84,13 @@ def restore(learner: Learner, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def weights(net: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the weights, on the processor."""
-    return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in net.state_dict().items()}
+    """Return a copy of the weights, on their device: the best ones change often, and are wanted once."""
+    return {name: t.detach().clone() for name, t in net.state_dict().items()}
+
+
+def on_processor(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights in the processor's memory, in plain order."""
+    return {name: t.cpu().contiguous() for name, t in weights.items()}
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

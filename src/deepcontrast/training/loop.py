@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -20,13 +21,15 @@ from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.task import Bank, Source, Task
 from deepcontrast.training import checkpoint as checkpoints
 from deepcontrast.training import distributed
-from deepcontrast.training.checkpoint import weights
+from deepcontrast.training.checkpoint import on_processor, weights
 from deepcontrast.training.learner import Learner, new_learner, seed_of, set_rate
 from deepcontrast.training.mode import Forward, Mode, choose_mode, forward_of, work_out
 from deepcontrast.training.step import WARM_UP, capture, step_of
 
 READ_EVERY = 50
 """Steps after which losses are read from a GPU: each reading waits for it."""
+SAVE_EVERY = 60.0
+"""Seconds between two checkpoints, which are a gigabyte for the published network: a GPU validates twice a second."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +72,9 @@ def train(
         fit: what ``task.fit`` gave for them.
         config: the settings.
         member: number of the network in an ensemble; each has a seed of its own.
-        checkpoint: file to go on from where it exists, and to save to at every validation. The same processor
-            kind and torch version give the same final weights as an uninterrupted run; thread count and
-            precision are those that it began with.
+        checkpoint: file to go on from where it exists, and to save to at validations, at most once a minute, and at
+            the end. The same processor kind and torch version give the same final weights as an uninterrupted run;
+            thread count and precision are those that it began with.
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
         progress: gets an event every step, and a message where something is decided; may raise Cancelled.
 
@@ -103,6 +106,7 @@ def _go_on(
     losses, val_losses, unread = state["loss"], state["val_loss"], list[Tensor]()
     mode = None if state["mode"] is None else Mode(**state["mode"])
     forward: Forward | None = None
+    saved = -math.inf
     on_cuda = learner.device.startswith("cuda")
     # The exchange of gradients between processes is not captured.
     capturing = on_cuda and processes == 1
@@ -118,6 +122,7 @@ def _go_on(
             if capturing and number == numbers.start + WARM_UP:
                 captured = capture(learner, step, progress)
                 capturing, step = captured is not None, captured or step
+                del captured
             set_rate(learner.optimizer, learning_rate(number, settings, val_losses))
             unread.append(step().clone())
             done = number + 1
@@ -128,14 +133,16 @@ def _go_on(
                 val_losses.append(validate(learner, bank, mode))
                 if val_losses[-1] <= min(val_losses):
                     best = weights(learner.net)
-                checkpoints.save(checkpoint, learner, best, {**state, "step": done})
+                if done == settings.steps or distributed.shared(time.monotonic() > saved + SAVE_EVERY):
+                    checkpoints.save(checkpoint, learner, best, {**state, "step": done})
+                    saved = time.monotonic()
             progress(Event("train", done, settings.steps, _shown(losses, val_losses)))
-        # Both hold the bank; the next one is made when this one's memory is free.
+        # Both hold memory of the device, which must be free when the next bank comes.
         del bank, step
     every, steps = settings.validate_every, settings.steps
     val_step = [float(min((i + 1) * every, steps)) for i in range(len(val_losses))]
     history = {"loss": losses, "val_step": val_step, "val_loss": val_losses}
-    return Trained(best, weights(learner.net), history, mode or Mode())
+    return Trained(on_processor(best), on_processor(weights(learner.net)), history, mode or Mode())
 
 
 def validate(learner: Learner, bank: Bank, mode: Mode) -> float:

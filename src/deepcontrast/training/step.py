@@ -53,7 +53,8 @@ def capture(learner: Learner, step: Step, progress: Progress) -> Step | None:
         for generator, state in zip(generators, before, strict=True):
             generator.graphsafe_set_state(state)
         learner.optimizer.zero_grad(set_to_none=True)
-        progress(without("a CUDA graph", error))
+        # What broke the capture off, not what was said of it at its end.
+        progress(without("a CUDA graph", error.__context__ if isinstance(error.__context__, Exception) else error))
         return None
 
     def replay() -> Tensor:
