@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deepcontrast.compute.layout import channels_last
-from deepcontrast.compute.precision import autocast, has_bfloat16, try_out
+from deepcontrast.compute.precision import autocast, has_bfloat16, rounding, try_out
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,18 @@ def test_autocast_is_that_of_convolutions_alone() -> None:
     with autocast("cpu", "float32"):
         assert conv(x).dtype == torch.float32
     assert conv.weight.dtype == torch.float32
+
+
+def test_float32_on_a_gpu_is_not_rounded_and_torch_left_as_it_was() -> None:
+    convolutions = torch.backends.cudnn.conv
+    before = convolutions.fp32_precision
+    assert before == "tf32", "torch no longer rounds: there is nothing to do"
+    with pytest.raises(ValueError, match="stop"), rounding("cuda", "float32"):
+        assert convolutions.fp32_precision == "ieee"
+        raise ValueError("stop")
+    assert convolutions.fp32_precision == before
+    with rounding("cpu", "bfloat16"):
+        assert torch.is_autocast_enabled("cpu")
 
 
 def test_a_trial_finds_what_takes_less_time() -> None:

@@ -199,6 +199,14 @@ def test_tiles_that_overflow_float16_are_computed_in_float32() -> None:
     assert np.array_equal(out, volume + 1)
 
 
+def test_a_network_without_residual_gives_float32_too() -> None:
+    volume = noise(1, 32, 32)
+    out, done = run(volume, net_of(residual=False), config=tile_limit(2048, precision="bfloat16"))
+    assert done.error is not None
+    assert 0 < done.error.rms < 0.05
+    assert np.isfinite(out).all()
+
+
 # What goes wrong
 
 
@@ -237,6 +245,7 @@ class Short(Plain):
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes"),
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 5 bytes"),
+        RuntimeError("upsample_nearest3d only supports output tensors with less than INT_MAX elements"),
     ],
 )
 def test_out_of_memory_halves_batch_then_tile_and_goes_on(error: Exception) -> None:

@@ -62,8 +62,10 @@ def spare(device: str = "cpu", limit: int | None = None) -> int:
         limit: what the whole process may hold (on a GPU: of the GPU's memory); ``None`` takes a share of what is left.
     """
     if device.startswith("cuda"):
-        left, _ = torch.cuda.mem_get_info(device)
-        return int(SHARE_OF_GPU * left) if limit is None else min(limit - torch.cuda.memory_reserved(device), left)
+        taken = torch.cuda.memory_allocated(device)
+        # What torch keeps of tensors that are gone (a training before) it uses again, or gives back when it is short.
+        left = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - taken
+        return int(SHARE_OF_GPU * left) if limit is None else min(limit - taken, left)
     return int(SHARE * available()) if limit is None else limit - resident()
 
 

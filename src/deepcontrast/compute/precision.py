@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -31,6 +31,25 @@ def autocast(device: str, precision: str) -> AbstractContextManager[object]:
     if precision == "float32":
         return nullcontext()
     return torch.autocast(torch.device(device).type, dtype=DTYPES[precision])
+
+
+def rounding(device: str, precision: str) -> AbstractContextManager[object]:
+    """As :func:`autocast`, and float32 stays whole on a GPU, where torch has convolutions round it to 10 bits.
+
+    For a result that is compared with others of its kind: tiled with whole, reduced precision with full.
+    """
+    return _unrounded() if precision == "float32" and device.startswith("cuda") else autocast(device, precision)
+
+
+@contextmanager
+def _unrounded() -> Iterator[None]:
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def try_out(work: Callable[[str], object], precisions: Sequence[str], *, seconds: float = 1.0) -> dict[str, float]:

@@ -85,7 +85,8 @@ class _UNet(nn.Module):
             y = relu(merged(y, skips.pop(), first.weight, first.bias), inplace=True)
             y = relu(second(y), inplace=True)
         out: Tensor = self.last(y)
-        return out + x if self.residual else out
+        # Under autocast the last convolution is rounded; grey values of the result must not be.
+        return out + x if self.residual else out.to(x.dtype)
 
 
 def merged(coarse: Tensor, skip: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

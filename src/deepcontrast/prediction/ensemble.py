@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepcontrast.compute.precision import autocast
+from deepcontrast.compute.precision import rounding
 from deepcontrast.config import Config
 from deepcontrast.prediction.precision_error import PrecisionError, precision_error
 from deepcontrast.progress import Event, Progress
@@ -65,14 +65,16 @@ class Ensemble:
         return result
 
     def _mean(self, tile: Tensor, precision: str) -> Tensor:
-        with torch.inference_mode(), autocast(self._device, precision):
-            total = self._one(0, tile)
+        # What is computed once, to compare with or instead of an overflow, is not worth compiling.
+        fast = precision == self._precision
+        with torch.inference_mode(), rounding(self._device, precision):
+            total = self._one(0, tile, fast)
             for n in range(1, len(self._nets)):
-                total = total + self._one(n, tile)
+                total = total + self._one(n, tile, fast)
             return total / len(self._nets) if len(self._nets) > 1 else total
 
-    def _one(self, n: int, tile: Tensor) -> Tensor:
-        if self._fast is not self._nets:
+    def _one(self, n: int, tile: Tensor, fast: bool) -> Tensor:
+        if fast and self._fast is not self._nets:
             try:
                 return self._task.restore(self._fast[n], tile, self._fit, self._config)["mean"]
             except torch.OutOfMemoryError:

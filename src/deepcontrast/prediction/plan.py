@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from deepcontrast.compute.memory import Footprint, describe_bytes, footprint, resident, spare
+from deepcontrast.compute.precision import rounding
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
 from deepcontrast.task import Geometry, Task
@@ -175,7 +176,7 @@ def _footprint(
             tile = torch.zeros((*sides, size * last), device=device)
             return tile.numel(), task.restore(nets[0], tile, fit, config)
 
-        with torch.inference_mode():
+        with torch.inference_mode(), rounding(device, "float32"):
             _measured[key] = footprint(work, device)
     # Read and written tiles wait in float32, and an ensemble adds up its results.
     waiting = 4 * (2 * AHEAD + 3 + (len(nets) > 1))

@@ -26,8 +26,8 @@ from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.task import Geometry, Task
 from deepcontrast.tiles import Lengths, Slices, Tile, halved, layout, split, tiles
 
-SHORT = ("not enough memory", "can't allocate memory", "out of memory")
-"""What torch says in a plain RuntimeError when memory is short."""
+SHORT = ("not enough memory", "can't allocate memory", "out of memory", "alloc_failed", "int_max", "32-bit index")
+"""What torch says in a plain RuntimeError when memory is short, or a GPU's kernel cannot count a tile's voxels."""
 
 
 Faces = dict[Border, Face]
