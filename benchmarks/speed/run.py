@@ -29,6 +29,7 @@ from networks import CASES
 from sides import HERE, Measured, Side, interleaved
 
 OURS = Path(sys.executable)
+QUICK = {"cases": ["2D depth 2"], "repeats": 2, "starts": 2, "sizes": [64, 256]}
 
 
 @dataclass
@@ -42,6 +43,10 @@ class Run:
     def peer(self, name: str) -> Path:
         return python_of(name, self.options.cache)
 
+    def save(self) -> None:
+        """Write every number so far: a run takes long and may be stopped."""
+        (self.options.out / "speed.json").write_text(json.dumps(self.found, indent=1))
+
 
 def training(run: Run) -> str:
     return _compare(run, "training")
@@ -53,13 +58,13 @@ def prediction(run: Run) -> str:
 
 def start(run: Run) -> str:
     todo = startup.commands(OURS, run.peer("csb"), run.peer("cam"))
-    found = startup.starts(todo, 2 if run.options.quick else 10)
+    found = startup.starts(todo, run.options.starts)
     run.found["startup"] = [asdict(one) for one in found]
     return tables.started(found)
 
 
 def sizes(run: Run) -> str:
-    asked = [mib * 2**20 for mib in ((64, 256) if run.options.quick else run.options.sizes)]
+    asked = [mib * 2**20 for mib in run.options.sizes]
     deepcontrast = OURS.with_name("deepcontrast")
     found = list(size.costs(deepcontrast, asked, run.options.memory, run.options.out / "sizes"))
     run.found["size"] = [asdict(cost) for cost in found]
@@ -113,39 +118,42 @@ def _compare(run: Run, measure: str) -> str:
         Side("ours, float32", OURS, "ours.py", "float32"),
         Side("ours, bfloat16", OURS, "ours.py", "bfloat16"),
     )
-    repeats = run.options.repeats if not run.options.quick else 2
-    found = [
-        result
-        for case in (list(CASES)[:1] if run.options.quick else CASES)
-        for result in interleaved(measure, case, sides, repeats=repeats, threads=run.options.threads)
-    ]
+    found = []
+    for case in run.options.cases:
+        found += interleaved(measure, case, sides, repeats=run.options.repeats, threads=run.options.threads)
+        run.found[measure] = [asdict(result) for result in found]
+        run.save()
     run.measured += found
-    run.found[measure] = [asdict(result) for result in found]
     versions = dict.fromkeys(result.versions for result in found)
-    return f"{'; '.join(versions)}. {repeats} repeats.\n\n{tables.compared(found)}"
+    return f"{'; '.join(versions)}. {run.options.repeats} repeats.\n\n{tables.compared(found)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for speed.json")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections to measure")
-    parser.add_argument("--quick", action="store_true", help="two repeats of the first network, two small stacks")
+    parser.add_argument("--quick", action="store_true", help=f"whether everything works: {QUICK} unless given")
     parser.add_argument("--cache", type=Path, default=Path(".venv-peers"), help="folder of the peers' environments")
     parser.add_argument("--write", type=Path, help="page to put the tables into, between its markers")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="networks to measure")
+    parser.add_argument("--repeats", type=int, default=7, help="of a training step and a prediction")
+    parser.add_argument("--starts", type=int, default=10, help="how often every command is started")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 512, 2048, 8192], help="of stacks, in MiB")
     parser.add_argument("--memory", default="1GB", help="what predict is given for them")
+    if parser.parse_args(arguments).quick:
+        parser.set_defaults(**QUICK)
     run = Run(parser.parse_args(arguments))
     run.options.out.mkdir(parents=True, exist_ok=True)
     about = (
         f"{platform.machine()}, {os.cpu_count()} cores, {run.options.threads} threads, "
         f"OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', 'not set')}, load {os.getloadavg()[1]:.1f} before the run."
     )
+    run.found["about"] = about
     for section in (name for name in SECTIONS if name in run.options.only):
-        text = f"{about} {SECTIONS[section](run)}"
+        text = f"{about}\n\n{SECTIONS[section](run)}"
         print(f"\n{section}\n\n{text}", flush=True)
-        (run.options.out / "speed.json").write_text(json.dumps({"about": about, **run.found}, indent=1))
+        run.save()
         if run.options.write:
             page = run.options.write.read_text(encoding="utf-8")
             run.options.write.write_text(tables.put(page, section, text), encoding="utf-8")
