@@ -24,8 +24,8 @@ class PrecisionError:
     def describe(self) -> str:
         """Return it in one line for the user."""
         return (
-            f"{self.precision} differs from float32 on the first tile by {self.rms:.2g} (RMS) and {self.largest:.2g} "
-            "(largest) of the tile's standard deviation"
+            f"{self.precision} differs from float32 in the middle of the first tile by {self.rms:.2g} (RMS) and "
+            f"{self.largest:.2g} (largest) of the standard deviation there"
         )
 
 

@@ -59,7 +59,7 @@ class Done:
         plan: as it was at the end; its ``core`` is smaller than planned where memory did not suffice.
         seam: whether the result shows where its tiles meet.
         seconds: that reading, computing and writing were at work; they overlap.
-        error: of a reduced precision, measured on the first tile; ``None`` in float32.
+        error: of a reduced precision, measured in the middle of the first tile; ``None`` in float32.
         overflowed: tiles that exceeded float16 and were computed in float32.
     """
 
