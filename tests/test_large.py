@@ -82,7 +82,7 @@ def test_a_large_stack_that_was_stopped_ends_in_the_same_bytes(
     monkeypatch.setattr(predict_shards, "SHARD", 2**13)
     monkeypatch.setattr(predict_shards, "FINEST", (4, 16, 16))
     said = enhance(tiny_file, tmp_path / "at_once", Little())
-    assert any("k was chosen, and all figures are, from 10 of 10 planes" in line for line in said)
+    assert any("k was chosen, and all figures and the fidelity map are, from 10 of 10 planes" in line for line in said)
 
     def stop(stages: Iterator[str]) -> Any:
         wanted = next(stages)
@@ -134,3 +134,35 @@ def test_too_little_memory_is_refused_with_what_is_needed() -> None:
         excerpt(stack, [(0, 0)], 16, 8 * 15 * 15 * BYTES)
     assert excerpts.fits(stack, stack.array.size * BYTES)
     assert not excerpts.fits(stack, stack.array.size * BYTES - 1)
+
+
+def test_too_little_memory_is_refused_before_anything_is_trained(tiny_file: Path, tmp_path: Path) -> None:
+    for plan_only in (True, False):
+        with pytest.raises(InputError, match=r"takes 346 kB, 0 B are left; the least that works is --memory \d+MB"):
+            enhance(tiny_file, tmp_path / "out", Resources(memory=10**6), plan_only=plan_only)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_run_goes_on_with_another_memory(tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deepcontrast.jobs.enhance.BANK", 1e-4)
+    enhance(tiny_file, tmp_path / "at_once", Little(memory=10**10))
+
+    def stop(event: Event) -> None:
+        if event.stage == "predict 1/2" and event.done:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        enhance(tiny_file, tmp_path / "out", Little(memory=10**10), progress=stop)
+    enhance(tiny_file, tmp_path / "out", Resources(memory=10**11), resume=True)
+    for name in ("enhanced.tif", "model.safetensors", "metrics.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "at_once" / name).read_bytes()
+
+
+def test_the_fidelity_map_is_of_the_excerpt_and_the_report_says_so(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[Any] = []
+    monkeypatch.setattr("deepcontrast.jobs.results.write_report", lambda path, data: pages.append(data))
+    enhance(tiny_file, tmp_path / "out", Little(), fidelity_map=True)
+    assert open_stack(tmp_path / "out" / "fidelity_map.tif").shape == (10, 40, 40)
+    assert dict(pages[0].facts)["Looked at"].startswith("k was chosen")

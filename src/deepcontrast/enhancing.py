@@ -95,16 +95,20 @@ class Enhanced:
         Raises:
             InputError: it is larger than the memory.
         """
+        if self.excerpts[index] is not None:
+            raise InputError(f"'{self.stacks[index].source}' is larger than the memory; its passes are made in shards")
         return self._stack(index, lambda one: one.enhanced)
 
     def map(self, index: int = 0) -> Stack:
-        """Return where structure was lost (+) and added (-), in standard deviations of the raw's noise."""
+        """Return where structure was lost (+) and added (-), in standard deviations of the raw's noise.
+
+        Of a stack that is larger than the memory, it is that of the excerpt.
+        """
         return self._stack(index, lambda one: one.map)
 
     def _stack(self, index: int, volume: Callable[[Restored], Volume]) -> Stack:
-        stack = self.stacks[index]
-        if self.excerpts[index] is not None:
-            raise InputError(f"'{stack.source}' is larger than the memory; save the result and open it from there")
+        part = self.excerpts[index]
+        stack = self.stacks[index] if part is None else part.stack
         out = np.empty(stack.shape, np.float32)
         for channels in self.restored[index]:
             for one in channels:

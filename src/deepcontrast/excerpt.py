@@ -47,14 +47,21 @@ class Excerpt:
         """Return, in a sentence, what was looked at."""
         z, y, x = self.whole
         return (
-            f"k was chosen, and all figures are, from {len(self.planes)} of {z} planes, y {self.y.start} to "
-            f"{self.y.stop} of {y}, x {self.x.start} to {self.x.stop} of {x}: the stack is larger than the memory"
+            f"k was chosen, and all figures and the fidelity map are, from {len(self.planes)} of {z} planes, "
+            f"y {self.y.start} to {self.y.stop} of {y}, x {self.x.start} to {self.x.stop} of {x}: "
+            "the stack is larger than the memory"
         )
 
 
 def fits(stack: Stack, memory: int) -> bool:
     """Return whether a stack, one time point and channel at a time, can be looked at whole."""
     return stack.frame().size * BYTES <= memory
+
+
+def least(stack: Stack, patch: int) -> int:
+    """Return the bytes without which a stack cannot be looked at: for one patch, through all planes or runs of them."""
+    count, height, width = stack.frame().shape
+    return BYTES * min(count, RUNS * RUN) * min(patch, height) * min(patch, width)
 
 
 def excerpt(stack: Stack, squares: Sequence[tuple[int, int]], patch: int, memory: int) -> Excerpt:
@@ -74,11 +81,11 @@ def excerpt(stack: Stack, squares: Sequence[tuple[int, int]], patch: int, memory
     """
     frame = stack.frame()
     count, height, width = frame.shape
-    planes = np.arange(count)
+    memory, planes = max(0, memory), np.arange(count)
     if isqrt(memory // (BYTES * count)) < min(WIDE * patch, height, width) and count > RUNS * RUN:
         starts = np.linspace(0, count - RUN, RUNS).round().astype(int)
         planes = (starts[:, None] + np.arange(RUN)).ravel()
-    side = isqrt(max(0, memory) // (BYTES * len(planes)))
+    side = isqrt(memory // (BYTES * len(planes)))
     if side < patch:
         needed = describe_bytes(BYTES * len(planes) * patch**2)
         raise InputError(f"choosing k needs {needed} besides what is loaded; allow more --memory")

@@ -39,6 +39,7 @@ def report_data(
         scores: table against truth, header first.
     """
     stack, fit, choice = result.stacks[index], result.fits[channel], result.choices[channel]
+    part = result.excerpts[index]
     one = result.restored[index][channel][0]
     invalid = one.source.invalid
     unit, depth = depth_unit(stack), one.source.depth
@@ -57,6 +58,7 @@ def report_data(
             ("Image", replace(stack, source=Path(stack.source).name).describe()),
             ("Surface", f"the {stack.optics.surface} plane ({result.why_surface[index]})"),
             ("Depth", f"{depth.min():.4g} to {depth.max():.4g} {unit}"),
+            *((("Looked at", part.describe()),) if part is not None else ()),
             *((("Note", text)) for text in stack.notes),
             ("Written", note or "-"),
         ),

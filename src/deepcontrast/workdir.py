@@ -25,7 +25,7 @@ except ImportError:  # pragma: no cover - Windows has no flock; two runs on one 
     fcntl = None  # type: ignore[assignment]
 
 
-TAKEN_OVER = ("threads", "plan", "looks_at")
+TAKEN_OVER = ("threads", "plan", "looks_at", "bank_mb")
 """What a resumed run does as the first one did, whatever it would do by itself."""
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from deepcontrast import __version__
 from deepcontrast.accept import check_stacks, choose_device, surfaced
-from deepcontrast.compute.memory import describe_bytes
+from deepcontrast.compute.memory import describe_bytes, resident
 from deepcontrast.config import Config
 from deepcontrast.enhancing import enhance
 from deepcontrast.errors import InputError
-from deepcontrast.excerpt import fits
+from deepcontrast.excerpt import fits, least
 from deepcontrast.io import container_suffix, fingerprint, open_stack, stem
 from deepcontrast.jobs.hardware import hardware, machine
 from deepcontrast.jobs.images import Reading, list_images
@@ -76,17 +76,17 @@ def enhance_images(
         raise InputError(f"the mask is of the first image, which failed: {failures[0]}")
     files = list(stacks)
     check_stacks(list(stacks.values()))
+    given = load_model(model) if model else None
+    if given:
+        config = given.config.model_copy(update={"predict": config.predict})
+    if not resume:
+        _check_memory(stacks.values(), config.train.patch, resources.looks_at())
     if plan_only:
-        for line in _planned(stacks, config, load_model(model) if model else None, iterations, members, resources):
+        for line in _planned(stacks, config, given, iterations, members, resources):
             say(line)
         raise_failures(failures, len(listed))
         return
     prints = [fingerprint(file) for file in files]
-    given = load_model(model) if model else None
-    if given:
-        config = given.config.model_copy(update={"predict": config.predict})
-    elif resources.memory is not None:
-        config = _bounded(config, resources.memory)
     options = {
         "iterations": iterations,
         "members": members,
@@ -115,7 +115,7 @@ def enhance_images(
     there = size_of(partial_folder(out)) if resume else 0
     check_space(out, _space(whole, iterations or config.predict.iterations) + 50_000_000 - there)
     where = choose_device(device)
-    begun = {**machine(where), "looks_at": resources.looks_at()}
+    begun = {**machine(where), "looks_at": resources.looks_at(), "bank_mb": _bank_mb(resources.memory)}
     with (
         working(out, job, resume=resume, overwrite=overwrite, inputs=inputs, machine=begun) as work,
         threads(work.machine["threads"]),
@@ -128,7 +128,7 @@ def enhance_images(
             say(line)
         result = enhance(
             [stack for stack, _ in placed],
-            config,
+            config if given else _bounded(config, work.machine["bank_mb"]),
             model=given,
             iterations=iterations,
             mask=marked,
@@ -173,6 +173,7 @@ def enhance_images(
                 **job,
                 "seed": config.train.seed,
                 "hardware": made_on,
+                "machine": dict(work.machine),
                 "seconds": round(time.monotonic() - started, 1),
                 "seconds_before_writing": round(seconds, 1),
                 "said": before + said,
@@ -212,12 +213,33 @@ def _space(stacks: Iterable[Stack], passes: int) -> int:
     return sum(int(np.prod(stack.shape)) for stack in stacks) * 4 * (passes + 5)
 
 
-def _bounded(config: Config, memory: int) -> Config:
-    """Return the settings with a bank of planes that leaves the rest of the training its room."""
-    bank = config.task.get("bank_mb")
-    if bank is None:
+def _bank_mb(memory: int | None) -> int | None:
+    """Return the room for the planes that are trained on which leaves the rest of the training its own."""
+    return None if memory is None else max(1, int(BANK * memory / 1e6))
+
+
+def _bounded(config: Config, bank_mb: int | None) -> Config:
+    """Return the settings with no larger a bank of planes."""
+    wanted = config.task.get("bank_mb")
+    if wanted is None or bank_mb is None:
         return config
-    return config.model_copy(update={"task": {**config.task, "bank_mb": min(bank, max(1, int(BANK * memory / 1e6)))}})
+    return config.model_copy(update={"task": {**config.task, "bank_mb": min(wanted, bank_mb)}})
+
+
+def _check_memory(stacks: Iterable[Stack], patch: int, memory: int) -> None:
+    """Refuse, before anything is trained, stacks of which not even the smallest excerpt can be looked at.
+
+    Raises:
+        InputError: says how much is needed.
+    """
+    for stack in stacks:
+        needed = least(stack, patch)
+        if not fits(stack, memory) and needed > memory:
+            left, enough = describe_bytes(max(0, memory)), (resident() + int(1.1 * needed)) // 10**6 + 1
+            raise InputError(
+                f"looking at '{stack.source}' takes {describe_bytes(needed)}, {left} are left; "
+                f"the least that works is --memory {enough}MB"
+            )
 
 
 def _open_usable(files: Sequence[Path], reading: Reading, say: Say) -> tuple[dict[Path, Stack], list[str]]:

@@ -84,7 +84,7 @@ def make_large(
         plans=[Plan.decode(table) for table in plan["tiles"]],
         shard=plan["shard"],
         device=means.device,
-        threads=means.threads,
+        threads=plan["threads"],
         folder=folder.resolve(),
         blends=blends,
     )
@@ -118,9 +118,10 @@ def _blends(result: Enhanced, index: int) -> Mapping[tuple[int, int], Blend]:
 
 
 def _plan(result: Enhanced, index: int, means: Means, folder: Path) -> dict[str, Any]:
-    """Return how the stack is divided: as by the run that began, whatever memory is left now."""
+    """Return how the stack is divided: as by the run that began, whatever memory and workers there are now."""
     path = folder / "plan.json"
     if not path.exists():
-        write_json(path, plan_shards([result.model], result.stacks[index], means.device, means.resources))
+        tiles = plan_shards([result.model], result.stacks[index], means.device, means.resources)
+        write_json(path, {**tiles, "threads": means.threads})
     plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return plan

@@ -51,8 +51,8 @@ def save(
         else:
             target = folder / ("enhanced" + container_suffix(file))
             note = write_image(target, result.image(i), np.dtype(dtype) if dtype else result.stacks[i].dtype)
-            if fidelity_map:
-                write_image(folder / ("fidelity_map" + container_suffix(file)), result.map(i), np.dtype(np.float32))
+        if fidelity_map:
+            write_image(folder / ("fidelity_map" + container_suffix(file)), result.map(i), np.dtype(np.float32))
         said.append(f"{file.name}: {note}")
         rows = [row for channels in result.restored[i] for one in channels for row in one.rows]
         excerpt = result.excerpts[i]

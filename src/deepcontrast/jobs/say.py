@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from deepcontrast.errors import InputError
 from deepcontrast.stack import Stack
-from deepcontrast.valid import find_invalid
+from deepcontrast.valid import survey
 
 Say = Callable[[str], None]
 
@@ -26,7 +26,7 @@ def looked_at(name: str, stack: Stack, why: str) -> list[str]:
     counts: dict[str, NDArray[np.int64]] = {}
     for t in range(stack.size("T")):
         for c in range(stack.size("C")):
-            found = find_invalid(stack.volume(t, c))
+            found = survey(stack.frame(t, c))
             for reason, planes in {**found.counts, "lowest": found.at_zero}.items():
                 counts[reason] = counts.get(reason, np.zeros_like(planes)) + planes
     for reason, planes in counts.items():
