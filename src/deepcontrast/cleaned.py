@@ -1,4 +1,4 @@
-"""A volume without camera pattern and empty voxels, of which only what is sliced is read."""
+"""A volume with even tiles, without camera pattern and empty voxels, of which only what is sliced is read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcontrast.mosaic import Mosaic
 from deepcontrast.valid import FILL_REACH, Box, Survey, bordered, fill_plane, nearest_lit, within
 
 
@@ -24,11 +25,13 @@ class Cleaned:
         volume: anything with ``shape`` and slicing, as it was read.
         survey: of the volume.
         pattern: of the camera (Y, X), to subtract, or ``None``.
+        mosaic: whose tiles are evened out before that, or ``None``.
     """
 
     volume: Any
     survey: Survey
     pattern: NDArray[np.float32] | None = None
+    mosaic: Mosaic | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -72,13 +75,13 @@ class Cleaned:
 
     def _box(self, box: Box) -> NDArray[np.float32]:
         z, y, x = box
-        out = self._without_pattern(np.asarray(self.volume[box]), y, x)
+        out = self._corrected(np.asarray(self.volume[box]), y, x)
         known = self.survey
         if not known.holes[z].any() or not out.size:
             return out
         for some, region, planes, empty in bordered(self.volume, known, box, FILL_REACH):
             crop = within((y, x), region)
-            images = self._without_pattern(planes, *region)
+            images = self._corrected(planes, *region)
             for n, image, hole in zip(range(some.start, some.stop), images, empty, strict=True):
                 if hole[crop].any():
                     out[n - z.start] = fill_plane(image, hole, self._level(n, image, hole))[crop]
@@ -87,8 +90,10 @@ class Cleaned:
                 out[n - z.start] = self._box((slice(lit, lit + 1), y, x))[0]
         return out
 
-    def _without_pattern(self, planes: NDArray[Any], y: slice, x: slice) -> NDArray[np.float32]:
+    def _corrected(self, planes: NDArray[Any], y: slice, x: slice) -> NDArray[np.float32]:
         image = planes.astype(np.float32)
+        if self.mosaic is not None:
+            image = self.mosaic.even(image, y, x)
         return image if self.pattern is None else image - self.pattern[y, x]
 
     def _level(self, z: int, image: NDArray[np.float32], hole: NDArray[np.bool_]) -> float:

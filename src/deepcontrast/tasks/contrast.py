@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,12 @@ from deepcontrast.degrade.scatter import scatter
 from deepcontrast.depth import SIDE, middle, structure_radius
 from deepcontrast.errors import InputError
 from deepcontrast.histogram import percentiles
+from deepcontrast.mosaic import Mosaic, find_mosaic, mosaic_of
 from deepcontrast.noise import Camera, estimate_camera, remove_pattern
 from deepcontrast.normalize import Norm
 from deepcontrast.patches import TOGETHER, Column, Window, corners, cut, hold_out, jitter, patch_size, windows
 from deepcontrast.progress import Event, Progress, silent
-from deepcontrast.stack import Optics
+from deepcontrast.stack import Optics, Stack
 from deepcontrast.task import KEPT, Bank, Geometry, Source
 from deepcontrast.valid import Box, Invalid, Survey, consecutive, fill_empty, find_invalid, within
 
@@ -37,7 +39,7 @@ FIT_PLANES = 64
 """Planes, evenly spaced over all sources, that camera and scale are estimated from."""
 LARGE = (
     f"The planes have more than {SIDE} x {SIDE} pixels: camera, scale and blur were estimated in the window "
-    "in their middle, and a fixed pattern was not looked for."
+    "in their middle, a fixed pattern was not looked for, and seams of a mosaic only there."
 )
 VALIDATION = 64
 """Held-out patches."""
@@ -53,6 +55,7 @@ class Params(Table):
     alpha_surface, alpha_deep: share of the image that stays, at the shallowest and the deepest plane.
     gain, offset: of the camera, in grey levels; 0 gain and ``None`` offset estimate them.
     remove_pattern: subtract the camera's fixed pattern where one is found.
+    even_mosaic: even out the tiles of stitched planes where they differ in brightness.
     balance: weigh patches so that dim planes count as much as bright ones.
     bank_mb: memory for the planes that patches are cut from; more planes than fit take turns.
     round_steps: steps after which another set of planes takes its turn.
@@ -65,6 +68,7 @@ class Params(Table):
     gain: float = Field(0.0, ge=0)
     offset: float | None = None
     remove_pattern: bool = True
+    even_mosaic: bool = True
     balance: bool = False
     bank_mb: int = Field(1500, ge=1)
     round_steps: int = Field(1000, ge=1)
@@ -83,6 +87,7 @@ class Fit:
         plane_depth, plane_scale: how bright structure is at sampled depths, in network units.
         patch: side of training patches.
         held_out: squares of the validation, (stack, y, x).
+        mosaics: of the stacks whose tiles differ in brightness.
     """
 
     camera: Camera
@@ -95,6 +100,7 @@ class Fit:
     plane_scale: tuple[float, ...]
     patch: int
     held_out: tuple[Column, ...]
+    mosaics: tuple[Mosaic, ...] = ()
 
     def encode(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the numbers as JSON, and the images, as the model file keeps them."""
@@ -111,6 +117,7 @@ class Fit:
             "norm": Norm(**table["norm"]),
             "pattern": arrays.get("pattern"),
             "held_out": tuple(tuple(column) for column in table["held_out"]),
+            "mosaics": tuple(Mosaic.decode(mosaic) for mosaic in table.get("mosaics", ())),
         }
         return cls(**fields)
 
@@ -122,16 +129,22 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         InputError: the planes are too small, or no valid voxel is left.
     """
     params = Params(**config.task)
-    planes, valid, depth = _sample_planes(sources, FIT_PLANES, progress)
+    sampled, planes, valid, depth = _sample_planes(sources, FIT_PLANES, progress)
     fields = {source.frame.shape[1:] for source in sources}
     whole = all(middle(field) == (slice(0, field[0]), slice(0, field[1])) for field in fields)
-    camera, pattern = estimate_camera(
-        planes,
+    estimate = partial(
+        estimate_camera,
         valid=valid,
         gain=params.gain or None,
         offset=params.offset,
         remove_pattern=params.remove_pattern and whole,
     )
+    camera, pattern = estimate(planes)
+    mosaics = _even(sampled, planes, valid, camera.background) if params.even_mosaic else {}
+    if mosaics:
+        # A seam is in all planes alike, as the camera's pattern is, and must not be taken for it.
+        camera, pattern = estimate(planes)
+        camera = replace(camera, notes=(*camera.notes, *_describe(mosaics)))
     if not whole:
         camera = replace(camera, notes=(*camera.notes, LARGE))
     progress(Event("fit", 1, 3, {"gain": camera.gain, "intercept": camera.intercept}))
@@ -164,12 +177,15 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         plane_scale=tuple(max(brightness[i] / scale, 0.02) for i in order),
         patch=patch,
         held_out=hold_out(tuple(shapes.values()), patch, config.train.validation, rng),
+        mosaics=tuple(dict.fromkeys(mosaics.values())),
     )
 
 
 def clean(volume: NDArray[Any], fit: Fit, invalid: Invalid | None = None) -> NDArray[np.float32]:
-    """Return a volume (Z, Y, X) in grey levels without camera pattern and empty voxels."""
+    """Return a volume (Z, Y, X) in grey levels with even tiles, without camera pattern and empty voxels."""
     image = volume.astype(np.float32)
+    if mosaic := mosaic_of(volume, fit.mosaics):
+        image = mosaic.even(image, slice(0, image.shape[1]), slice(0, image.shape[2]))
     if fit.pattern is not None and fit.pattern.shape == image.shape[1:]:
         image = remove_pattern(image, fit.pattern)
     return fill_empty(image, find_invalid(volume) if invalid is None else invalid)
@@ -178,12 +194,13 @@ def clean(volume: NDArray[Any], fit: Fit, invalid: Invalid | None = None) -> NDA
 def cleaned(volume: Any, fit: Fit, known: Survey) -> Cleaned:
     """Return what :func:`clean` does of a volume (Z, Y, X) of which only what is sliced is read, given its survey."""
     fits = fit.pattern is not None and fit.pattern.shape == tuple(volume.shape[1:])
-    return Cleaned(volume, known, fit.pattern if fits else None)
+    return Cleaned(volume, known, fit.pattern if fits else None, mosaic_of(volume, fit.mosaics))
 
 
 def windowed(fit: Fit, y: slice, x: slice) -> Fit:
     """Return the fit for a window of the planes; the held-out squares stay those of the whole planes."""
-    return fit if fit.pattern is None else replace(fit, pattern=fit.pattern[y, x])
+    mosaics = tuple(mosaic.window(y, x) for mosaic in fit.mosaics)
+    return replace(fit, pattern=None if fit.pattern is None else fit.pattern[y, x], mosaics=mosaics)
 
 
 def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, round: int) -> Bank:
@@ -203,6 +220,9 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
     names = ["raw", "haze"]
     if params.balance or not all(source.survey.all_valid for source in sources):
         names.append("weight")
+    places = _validation_places(sources, squares, fit.patch)
+    used = sorted({one.source for one in wanted} | {i for i, *_ in places})
+    volumes = {i: cleaned(sources[i].frame, fit, sources[i].survey) for i in used}
     start: list[int] = []
     width: list[int] = []
     depth: list[float] = []
@@ -211,7 +231,7 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
     end = 0
     for one in wanted:
         box, shape = (one.z, one.y, one.x), _shape(one)
-        planes, valid = _read(sources[one.source], box, fit, params)
+        planes, valid = _read(sources[one.source], volumes[one.source], box, fit, params)
         clear = [(y - one.y.start, x - one.x.start) for y, x in squares[one.source]]
         rows.append(corners(valid, shape, fit.patch, spacing, clear) + np.array([len(start), 0, 0]))
         for name, image in images.items():
@@ -220,7 +240,6 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
         width += [shape[2]] * shape[0]
         depth += sources[one.source].depth[one.z].tolist()
         end += math.prod(shape)
-    places = _validation_places(sources, squares, fit.patch)
     if not sum(len(r) for r in rows) or not places:
         raise InputError(
             f"no patch of {fit.patch} pixels is free of empty and saturated voxels; try a smaller train.patch"
@@ -240,7 +259,8 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
         first = np.cumsum([0, *(len(source.depth) for source in sources)])
         held = cut(bank, torch.tensor([(first[i] + z, y, x) for i, z, y, x in places]), fit.patch)
     else:
-        found = [_read(sources[i], _patch_box(z, y, x, fit.patch), fit, params)[0] for i, z, y, x in places]
+        boxes = [(i, _patch_box(z, y, x, fit.patch)) for i, z, y, x in places]
+        found = [_read(sources[i], volumes[i], box, fit, params)[0] for i, box in boxes]
         held = {name: torch.stack([planes[name] for planes in found]) for name in names}
     return replace(bank, validation=held)
 
@@ -318,7 +338,9 @@ def _blur_planes(image: Tensor, sigma: float, valid: Tensor | None) -> Tensor:
     return torch.stack(planes)
 
 
-def _read(source: Source, box: Box, fit: Fit, params: Params) -> tuple[dict[str, Tensor], NDArray[np.bool_] | None]:
+def _read(
+    source: Source, volume: Cleaned, box: Box, fit: Fit, params: Params
+) -> tuple[dict[str, Tensor], NDArray[np.bool_] | None]:
     """Return raw, haze and weight of a box (Z, Y, X) of a source, and its valid voxels (``None``: all)."""
     z, y, x = box
     reach = int(4 * fit.sigma + 0.5)  # where SciPy cuts a Gaussian
@@ -328,7 +350,7 @@ def _read(source: Source, box: Box, fit: Fit, params: Params) -> tuple[dict[str,
         slice(max(0, x.start - reach), min(width, x.stop + reach)),
     )
     inner = within((y, x), around)
-    image = torch.from_numpy(cleaned(source.frame, fit, source.survey)[z, *around])
+    image = torch.from_numpy(volume[z, *around])
     valid = source.valid((z, *around))
     haze = _blur_planes(image, fit.sigma, None if valid is None else torch.from_numpy(valid))[:, *inner]
     image, valid = image[:, *inner], None if valid is None else valid[:, *inner]
@@ -392,11 +414,11 @@ def _evenly(values: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 def _sample_planes(
     sources: Sequence[Source], count: int, progress: Progress
-) -> tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]], list[NDArray[np.float64]]]:
-    """Read about ``count`` evenly spaced planes, empty voxels filled, with their valid voxels and depths."""
+) -> tuple[list[Source], list[NDArray[np.float32]], list[NDArray[np.bool_]], list[NDArray[np.float64]]]:
+    """Read about ``count`` evenly spaced planes, empty voxels filled, by source, with their valid voxels and depths."""
     some = _evenly(np.arange(len(sources)), count // 4)
     each = max(4, count // len(some))
-    planes, valid, depth = [], [], []
+    read, planes, valid, depth = [], [], [], []
     for n, i in enumerate(some):
         source = sources[i]
         window = middle(source.frame.shape[1:])
@@ -415,13 +437,14 @@ def _sample_planes(
                         masks[len(chosen)] = known[number]
                     chosen.append(z.start + number)
         if chosen:
+            read.append(source)
             planes.append(images[: len(chosen)])
             valid.append(masks[: len(chosen)])
             depth.append(source.depth[chosen])
         progress(Event("read", n + 1, len(some)))
     if not planes:
         raise InputError("no plane has enough valid voxels: all are empty or saturated")
-    return planes, valid, depth
+    return read, planes, valid, depth
 
 
 def _shown(source: Source, count: int) -> NDArray[np.bool_]:
@@ -440,6 +463,37 @@ def _each(
     """Yield plane by plane, with its valid voxels."""
     for some, known in zip(planes, valid, strict=True):
         yield from zip(some, known, strict=True)
+
+
+def _even(
+    sources: Sequence[Source],
+    planes: Sequence[NDArray[np.float32]],
+    valid: Sequence[NDArray[np.bool_]],
+    offset: float,
+) -> dict[Stack, Mosaic]:
+    """Even out, in place, the tiles of sampled planes of each stack that is a mosaic; return these stacks' mosaics.
+
+    Of a large plane the seams in the window that was sampled are found; the outer tiles reach to its border.
+    """
+    found = {}
+    for stack in dict.fromkeys(source.stack for source in sources):
+        own = [i for i, source in enumerate(sources) if source.stack is stack]
+        mosaic = find_mosaic([planes[i] for i in own], [valid[i] for i in own], offset)
+        if mosaic is not None:
+            height, width = sources[own[0]].frame.shape[1:]
+            y, x = middle((height, width))
+            for i in own:
+                planes[i][:] = mosaic.even(planes[i], slice(0, mosaic.shape[0]), slice(0, mosaic.shape[1]))
+            found[stack] = mosaic.window(slice(-y.start, height - y.start), slice(-x.start, width - x.start))
+    return found
+
+
+def _describe(mosaics: Mapping[Stack, Mosaic]) -> list[str]:
+    """Return a sentence for every mosaic, with the name of its stack where there are several."""
+    return [
+        f"{stack.source}: {mosaic.describe()}" if len(mosaics) > 1 else mosaic.describe()
+        for stack, mosaic in mosaics.items()
+    ]
 
 
 def _choose_sigma(planes: Sequence[NDArray[np.float32]], source: Source, params: Params) -> tuple[float, str]:
