@@ -48,8 +48,8 @@ class Excerpt:
         z, y, x = self.whole
         return (
             f"k was chosen, and all figures and the fidelity map are, from {len(self.planes)} of {z} planes, "
-            f"y {self.y.start} to {self.y.stop} of {y}, x {self.x.start} to {self.x.stop} of {x}: "
-            "the stack is larger than the memory"
+            f"y {self.y.start} to {self.y.stop} of {y}, x {self.x.start} to {self.x.stop} of {x}, "
+            "of the first time point"
         )
 
 

@@ -81,6 +81,12 @@ def is_done(out: Path, job: Mapping[str, Any], complete: Mapping[str, Any] | Non
     return True
 
 
+def begun_on(out: Path) -> Mapping[str, Any]:
+    """Return what the unfinished run beside ``out`` began on; nothing where there is none."""
+    found = _read_job(partial_folder(out))
+    return {} if found is None else found[1]
+
+
 @contextlib.contextmanager
 def working(
     out: Path,

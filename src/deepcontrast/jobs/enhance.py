@@ -58,7 +58,7 @@ def enhance_images(
     """Enhance images and write results, model, report, metrics.json and run.json into a folder.
 
     Of an image that is too large for the memory, an excerpt is looked at; the image itself is then made shard by
-    shard. So is every image, however small, where workers are to share the work.
+    shard. Where workers share the work, that is so of every image that takes more than 2 GB to look at.
 
     Raises:
         InputError: wrong input; or some of several images failed, and the others are written.
@@ -115,6 +115,7 @@ def enhance_images(
     there = size_of(partial_folder(out)) if resume else 0
     check_space(out, _space(whole, iterations or config.predict.iterations) + 50_000_000 - there)
     where = choose_device(device)
+    resources.check()
     begun = {**machine(where), "looks_at": resources.looks_at(), "bank_mb": _bank_mb(resources.memory)}
     with (
         working(out, job, resume=resume, overwrite=overwrite, inputs=inputs, machine=begun) as work,
@@ -142,6 +143,8 @@ def enhance_images(
         # The surface was found above; to enhance() it is known.
         result = replace(result, why_surface=tuple(why for _, why in placed))
         large = {i: work.path / "large" / str(i) for i, part in enumerate(result.excerpts) if part is not None}
+        if resources.shared and not large:
+            say("workers have nothing to share: the passes over images this small are made while k is chosen")
         if large:
             trained = work.path / "model.safetensors"
             save_model(trained, result.model)

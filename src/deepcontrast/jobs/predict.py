@@ -34,7 +34,7 @@ from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Stack
 from deepcontrast.training import threads
 from deepcontrast.valid import find_invalid
-from deepcontrast.workdir import finish_image, is_done, working
+from deepcontrast.workdir import begun_on, finish_image, is_done, working
 
 RECORD = "prediction"
 """The attribute of a result that says what it is the result of."""
@@ -149,10 +149,13 @@ def _predict_image(
     zarr = container == ".ome.zarr"
     there = size_of(partial_folder(target)) if resume else 0
     check_space(target, space(stack, order.iterations, dtype, copied=not zarr) + 50_000_000 - there)
+    order.resources.check()
+    stored = begun_on(target).get("plan") if resume else None
     begun = {
         **machine(order.device),
         "threads": order.resources.threads_of_one(torch.get_num_threads()),
-        "plan": plan_shards(order.models, stack, order.device, order.resources),
+        # Whatever memory is left now.
+        "plan": stored or plan_shards(order.models, stack, order.device, order.resources),
     }
     surveys = surveys_of(stack, progress, say)
     inputs = [*order.paths, file]

@@ -133,7 +133,7 @@ def make_plan(
         held = resident() if kind == "cpu" else 0
         raise InputError(
             f"memory: the smallest tile takes {describe_bytes(need)}, {describe_bytes(max(0, given))} are left; "
-            f"the least that works is --memory {-(-(need + held) // 10**7) * 10}MB"
+            f"the least that works is --memory {-(-(need + held) // 10**7) * 10}MB for each process"
         )
     # A limit of voxels below the smallest tile is exceeded; the memory never is.
     limit = max(config.predict.tile_voxels or TILE_VOXELS[kind], prod(least.read))

@@ -138,7 +138,11 @@ class Outcome:
     def describe(self) -> list[str]:
         """Return it in lines for the user."""
         steps = ", ".join(f"{axis} {step:.3f}" for axis, step in zip("zyx", self.seam, strict=True) if step is not None)
-        seam = f"steps where tiles meet, beside the raw's (1 is none): {steps}" if steps else "one tile: no seams"
+        seam = (
+            f"steps where tiles meet, beside the raw's (1 is none): {steps}"
+            if steps
+            else "no tiles meet within a shard: no seams"
+        )
         return [self.note, seam, *self.errors]
 
 

@@ -32,13 +32,26 @@ class Resources:
             return Scheduler(self.scheduler)
         return Here() if self.workers == 1 else Processes(self.workers)
 
+    @property
+    def shared(self) -> bool:
+        """Whether others than this process do the work."""
+        return self.scheduler is not None or self.workers > 1
+
+    def check(self) -> None:
+        """Refuse, before anything is done, a cluster that does not answer.
+
+        Raises:
+            InputError: says so.
+        """
+        if self.scheduler is not None:
+            Scheduler(self.scheduler).client().close()
+
     def looks_at(self) -> int:
         """Return the bytes for choosing k and measuring, in this process, by a look at the whole or at an excerpt.
 
         Where others share the work an excerpt will do, so that they get their share.
         """
-        alone = self.scheduler is None and self.workers == 1
-        return spare("cpu", self.memory) if alone else min(spare("cpu", self.memory), LOOKED_AT)
+        return min(spare("cpu", self.memory), LOOKED_AT) if self.shared else spare("cpu", self.memory)
 
     def memory_of_one(self, device: str) -> int:
         """Return the bytes that one worker may take, besides what every process holds that has the package loaded."""

@@ -144,20 +144,27 @@ class Scheduler:
 
     address: str
 
-    @contextmanager
-    def open(self, start: Start) -> Iterator[Run]:
+    def client(self) -> Any:
+        """Return a connection to the scheduler, to be closed.
+
+        Raises:
+            InputError: dask is not installed, or nobody answers.
+        """
         try:
             # Its functions carry no types.
             distributed: Any = import_module("distributed")
         except ImportError:
             raise InputError("--scheduler needs dask: pip install 'deepcontrast[dask]'") from None
-        # Tasks carry the work as bytes, by which a worker knows it again: it is opened once on each.
-        packed = pickle.dumps(start)
         try:
-            client = distributed.Client(self.address, timeout=10, set_as_default=False)
+            return distributed.Client(self.address, timeout=10, set_as_default=False)
         except (OSError, ValueError) as error:
             raise InputError(f"no dask scheduler answers at '{self.address}' ({error})") from None
-        with client:
+
+    @contextmanager
+    def open(self, start: Start) -> Iterator[Run]:
+        # Tasks carry the work as bytes, by which a worker knows it again: it is opened once on each.
+        packed = pickle.dumps(start)
+        with self.client() as client:
             futures: dict[Any, Shard] = {}
             ended: Queue[Any] = Queue()
 
@@ -175,7 +182,7 @@ class Scheduler:
                         shard = futures.pop(future)
                         try:
                             record = future.result()
-                        except distributed.KilledWorker as error:
+                        except import_module("distributed").KilledWorker as error:
                             raise DeepContrastError(_gave_up(shard, f"the cluster's workers ({error})")) from None
                         yield shard, record
                     tell({})
