@@ -66,7 +66,7 @@ def test_the_model_file_names_no_path_host_or_time(finished: Path) -> None:
     content = (finished / "model.safetensors").read_bytes()
     assert str(finished.parent).encode() not in content
     assert os.uname().nodename.encode() not in content
-    assert set(load_model(finished / "model.safetensors").provenance) == {"version", "torch", "images"}
+    assert set(load_model(finished / "model.safetensors").provenance) == {"version", "torch", "images", "precision", "compiled"}
 
 
 def test_json_says_json_lines_only(tiny_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -568,7 +568,7 @@ def test_a_resumed_run_uses_the_threads_it_began_with(
 
     def stopped(*_: object, folder: Path, **__: object) -> None:
         seen.append(torch.get_num_threads())
-        (folder / "checkpoint").touch()
+        (folder / "checkpoint").write_text("something")
         raise Interrupted
 
     monkeypatch.setattr("deepcontrast.jobs.enhance.enhance", stopped)
