@@ -1,4 +1,4 @@
-"""What the processor could do at best: rates of matrix products and of copies, and what convolutions ask of them.
+"""What the processor could do at best: rates of products and of copies, and what convolutions ask of them.
 
 python floor.py THREADS          (prints the rates as JSON)
 """
@@ -24,6 +24,7 @@ from deepcontrast.compute.precision import DTYPES, autocast
 from deepcontrast.nets.unet import unet
 
 SIDE = 2048
+WIDE = (8, 128, 64, 64)
 COPIED = 2**28
 REPEATS = 7
 
@@ -46,11 +47,20 @@ class Work:
 
 
 def rates() -> Rates:
-    """Measure large square products and the copy of a block that no cache holds; medians."""
+    """Measure products, the faster of a large square matrix product and a wide convolution, and a copy; medians.
+
+    Which of the two is faster depends on the processor: they come from different libraries.
+    """
     products = {}
     for precision in ("float32", "bfloat16"):
         a, b, out = torch.rand(3, SIDE, SIDE).to(DTYPES[precision])
-        products[precision] = 2 * SIDE**3 / _seconds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out))
+        net = torch.nn.Conv2d(WIDE[1], WIDE[1], 3, padding=1, bias=False, dtype=DTYPES[precision])
+        net = net.to(memory_format=torch.channels_last)
+        x = torch.rand(WIDE).to(DTYPES[precision]).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            square = 2 * SIDE**3 / _seconds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out))
+            wide = 2 * 9 * WIDE[1] * x.numel() / _seconds(lambda net=net, x=x: net(x))
+        products[precision] = max(square, wide)
     source, target = torch.ones(2, COPIED, dtype=torch.uint8)
     return Rates(**products, bytes=2 * COPIED / _seconds(lambda: target.copy_(source)))
 

@@ -102,7 +102,7 @@ def least(run: Run) -> str:
     run.found["floor"] = {"rates": asdict(rates), "work": found}
     table = tables.markdown(["what", "GFLOP", "floor, CPU s", "floor over measured"], rows)
     return (
-        f"A CPU second does {rates.float32 / 1e9:.0f} GFLOP of float32 products, {rates.bfloat16 / 1e9:.0f} of "
+        f"A CPU second does {rates.float32 / 1e9:.0f} GFLOP in float32, {rates.bfloat16 / 1e9:.0f} in "
         f"bfloat16, and copies {rates.bytes / 1e9:.1f} GB (read and written).\n\n{table}"
     )
 
