@@ -27,11 +27,8 @@ AGREE = 0.75
 """Share of them that must."""
 BESIDE = (-0.85, -0.15)
 """Times its step that the lines beside a seam have: minus a half; beside a bright line -1, in a blurred border 0."""
-WIDE, LASTING = 4, (0.25, 1.75)
-"""Pixels on either side that are compared too, and how many times the step they may differ by.
-
-A line that is bright alone has a sixth, the blurred border of a structure twice or more.
-"""
+LEAST_TILE = 4
+"""Pixels along a tile, at least."""
 PROBED = 8
 """Planes that tell whether an image has a step that is known from another."""
 LONG = 512
@@ -99,8 +96,9 @@ def find_mosaic(
     """Return the tiles of planes that differ in brightness by more than 5 %, or ``None`` where there are none.
 
     A line is a seam where the brightness on its two sides, each continued to the line from two pixels, differs by a
-    factor that is large beside that of the median line, along at least half of the line, in all planes alike, and
-    lasts over some pixels. Tiles that were blended where they overlap have no such line.
+    factor that is large beside the scatter of all lines, along at least half of the line and in all planes alike, and
+    the lines beside it do not share it, as those of a blurred border do. Tiles that were blended where they overlap
+    have no such line.
 
     Args:
         volumes: planes of one image, each (Z, Y, X), grey levels.
@@ -158,13 +156,13 @@ def _means(
                 total[1][part, k * groups // number] += np.add.reduceat(image, starts[0], axis=0, dtype=kind).T
             k += 1
     for light, count in total:
-        yield np.divide(light, count, out=np.full_like(light, np.nan), where=count > 0.5 * count.max())
+        yield np.divide(light, count, out=np.full_like(light, np.nan), where=count > 0.5 * count.max(axis=(1, 2), keepdims=True))
 
 
 def _seams(means: Floats) -> tuple[int, ...]:
     """Return the lines at which the mean light (groups, lines, segments) steps."""
-    lines = np.arange(WIDE, means.shape[1] - WIDE + 1)
-    if len(lines) < 2 * WIDE:
+    lines = np.arange(LEAST_TILE, means.shape[1] - LEAST_TILE + 1)
+    if len(lines) < 2 * LEAST_TILE:
         return ()
     whole = means.mean(axis=0)
     step, each = _log_steps(whole, lines), _log_steps(means, lines)
@@ -179,19 +177,15 @@ def _seams(means: Floats) -> tuple[int, ...]:
         share = known.shape[1] / step.shape[1]
         least = max(LEAST / share, SHARP / np.sqrt(share) * scatter)
         for n in np.flatnonzero(np.abs(size[1:-1]) > least) + 1:
-            there = known[n]
-            shares = each[:, n, part][:, there] / size[n]
+            shares = each[:, n, part][:, known[n]] / size[n]
             sides = size[[n - 1, n + 1]] / size[n]
-            before, after = whole[lines[n] - WIDE : lines[n] + WIDE, part][:, there].reshape(2, -1).mean(axis=1)
-            lasting = np.log(after / before) / size[n] if min(before, after) > 0 else 0
             if (
                 np.mean(shares > 0) >= AGREE
                 and np.median(shares) > 0.5
                 and BESIDE[0] < sides.min() <= sides.max() < BESIDE[1]
-                and LASTING[0] < lasting < LASTING[1]
             ):
                 found[int(lines[n])] = max(found.get(int(lines[n]), 0.0), float(abs(size[n]) / least))
-    return tuple(a for a in sorted(found) if all(found[a] >= found[b] for b in found if abs(a - b) < WIDE))
+    return tuple(a for a in sorted(found) if all(found[a] >= found[b] for b in found if abs(a - b) < LEAST_TILE))
 
 
 def _log_steps(means: Floats, lines: NDArray[np.int64]) -> Floats:
