@@ -2,10 +2,11 @@
 
     python benchmarks/survives.py [--kills 20] [--only predict,train,...] [--seed 0]
 
-Every kill is a run of its own: started, killed with SIGKILL at a moment drawn over the whole duration of a run that is
-left alone, and resumed to its end. Runs are copies of this process, which has the package loaded, so that no moment is
-spent on that; shards are small, and few bytes are looked at of a stack that is enhanced, so that runs have many parts
-and take seconds. In the last row one of three worker processes is killed instead, and nobody resumes.
+Every kill is a run of its own: started, killed with SIGKILL, and resumed to its end. The moment is drawn over the time
+in which a run that is left alone writes: one killed before that leaves nothing to go on from. Runs are copies of this
+process, which has the package loaded; shards are small, and few bytes are looked at of a stack that is enhanced, so
+that runs have many parts and take seconds. In the last row one of three worker processes is killed instead, and nobody
+resumes.
 
     resumed    runs that had begun to write when they were killed, and went on from that; of killed workers, all
     identical  results whose bytes are those of the run left alone (but run.json, which says how long it took)
@@ -115,11 +116,9 @@ def start(arguments: Sequence[str], out: Path) -> int:
     return child
 
 
-def run(arguments: Sequence[str], out: Path) -> float:
-    """Run a command to its end; return the seconds it took."""
-    began = time.monotonic()
+def run(arguments: Sequence[str], out: Path) -> None:
+    """Run a command to its end."""
     end(start(arguments, out))
-    return time.monotonic() - began
 
 
 def end(child: int) -> None:
@@ -132,11 +131,15 @@ def end(child: int) -> None:
 def survive(job: Job, folder: Path, moments: random.Random) -> Row:
     """Kill a job as often as it says, and return what became of it."""
     alone, out = folder / "alone" / job.out, folder / "killed" / job.out
-    seconds = run(job.arguments, alone)
+    child = start(job.arguments, alone)
+    began = begun(child, alone)
+    end(child)
+    seconds = time.monotonic() - began
     expected = tree(alone)
     kills = resumed = identical = early = leftovers = 0
     while kills < job.kills:
         child = start(job.arguments, out)
+        begun(child, out)
         victim = victim_of(child, moments.uniform(0, seconds), workers=job.workers)
         if victim is not None:
             kills += 1
@@ -153,6 +156,15 @@ def survive(job: Job, folder: Path, moments: random.Random) -> Row:
             leftovers += [path.name for path in out.parent.iterdir()] != [out.name]
         shutil.rmtree(out.parent, ignore_errors=True)
     return Row(kills, resumed, identical, early, leftovers)
+
+
+def begun(child: int, out: Path) -> float:
+    """Wait until a run has something to lose; return when that was."""
+    while not out.with_name(out.name + ".partial").exists():
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            break
+        time.sleep(0.002)
+    return time.monotonic()
 
 
 def victim_of(child: int, moment: float, *, workers: bool) -> int | None:
