@@ -66,7 +66,13 @@ def test_the_model_file_names_no_path_host_or_time(finished: Path) -> None:
     content = (finished / "model.safetensors").read_bytes()
     assert str(finished.parent).encode() not in content
     assert os.uname().nodename.encode() not in content
-    assert set(load_model(finished / "model.safetensors").provenance) == {"version", "torch", "images", "precision", "compiled"}
+    assert set(load_model(finished / "model.safetensors").provenance) == {
+        "version",
+        "torch",
+        "images",
+        "precision",
+        "compiled",
+    }
 
 
 def test_json_says_json_lines_only(tiny_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -156,7 +156,9 @@ def _means(
                 total[1][part, k * groups // number] += np.add.reduceat(image, starts[0], axis=0, dtype=kind).T
             k += 1
     for light, count in total:
-        yield np.divide(light, count, out=np.full_like(light, np.nan), where=count > 0.5 * count.max(axis=(1, 2), keepdims=True))
+        yield np.divide(
+            light, count, out=np.full_like(light, np.nan), where=count > 0.5 * count.max(axis=(1, 2), keepdims=True)
+        )
 
 
 def _seams(means: Floats) -> tuple[int, ...]:

@@ -10,6 +10,9 @@ from deepcontrast.scale.runners import Here, Processes, Runner, Scheduler
 LOOKED_AT = 2 * 10**9
 """Bytes for looking at a stack that others share the work on."""
 
+FIXED = 120 * 10**6
+"""Bytes that looking at a stack takes whatever its size: figures, tables, what is loaded late."""
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -51,7 +54,8 @@ class Resources:
 
         Where others share the work an excerpt will do, so that they get their share.
         """
-        return min(spare("cpu", self.memory), LOOKED_AT) if self.shared else spare("cpu", self.memory)
+        room = spare("cpu", self.memory) - FIXED
+        return min(room, LOOKED_AT) if self.shared else room
 
     def memory_of_one(self, device: str) -> int:
         """Return the bytes that one worker may take, besides what every process holds that has the package loaded."""

@@ -35,8 +35,8 @@ from deepcontrast.stack import Optics, Stack
 from deepcontrast.task import KEPT, Bank, Geometry, Source
 from deepcontrast.valid import Box, Invalid, Survey, consecutive, fill_empty, find_invalid, within
 
-FIT_PLANES = 64
-"""Planes, evenly spaced over all sources, that camera and scale are estimated from."""
+FIT_PLANES, FEWEST_PLANES = 64, 8
+"""Planes, evenly spaced over all sources, that camera and scale are estimated from, at most and at least."""
 LARGE = (
     f"The planes have more than {SIDE} x {SIDE} pixels: camera, scale and blur were estimated in the window "
     "in their middle, a fixed pattern was not looked for, and seams of a mosaic only there."
@@ -57,7 +57,8 @@ class Params(Table):
     remove_pattern: subtract the camera's fixed pattern where one is found.
     even_mosaic: even out the tiles of stitched planes where they differ in brightness.
     balance: weigh patches so that dim planes count as much as bright ones.
-    bank_mb: memory for the planes that patches are cut from; more planes than fit take turns.
+    bank_mb: memory for the planes that patches are cut from, and camera and scale estimated from; of more than fit,
+        others take their turn.
     round_steps: steps after which another set of planes takes its turn.
     """
 
@@ -129,7 +130,7 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         InputError: the planes are too small, or no valid voxel is left.
     """
     params = Params(**config.task)
-    sampled, planes, valid, depth = _sample_planes(sources, FIT_PLANES, progress)
+    sampled, planes, valid, depth = _sample_planes(sources, _fit_planes(sources, params), progress)
     fields = {source.frame.shape[1:] for source in sources}
     whole = all(middle(field) == (slice(0, field[0]), slice(0, field[1])) for field in fields)
     estimate = partial(
@@ -410,6 +411,12 @@ def _evenly(values: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     places = np.unique(np.linspace(0, len(values) - 1, min(len(values), count)).round().astype(int))
     chosen: NDArray[np.int64] = values[places]
     return chosen
+
+
+def _fit_planes(sources: Sequence[Source], params: Params) -> int:
+    """Return how many planes are estimated from; with what is made of them they take twice their size in float32."""
+    pixels = max(math.prod(n.stop - n.start for n in middle(source.frame.shape[1:])) for source in sources)
+    return int(np.clip(params.bank_mb * 1e6 // (8 * pixels), FEWEST_PLANES, FIT_PLANES))
 
 
 def _sample_planes(
