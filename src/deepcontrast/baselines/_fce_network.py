@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from deepcontrast.nets.unet import skip_init
+from deepcontrast.nets._blank import Conv2d
 
 STEP = 32
 
@@ -57,11 +57,11 @@ class _FCENet(nn.Module):
             nn.Sequential(_Residual(before, maps, 1 if before == maps else 2), _Residual(maps, maps, 1))
             for before, maps in zip([trunk, *wide], wide, strict=False)
         )
-        self.attention = skip_init(nn.Conv2d, 2, 1, 7, padding=3, bias=False)
+        self.attention = Conv2d(2, 1, 7, padding=3, bias=False)
         self.grow_32 = _shuffle(wide[3], wide[2])
         self.grow_16 = nn.Sequential(_shuffle(wide[2], 2 * n), _conv(2 * n, 2 * n, 3))
         self.merge = nn.Sequential(_bilinear(4), _conv(4 * n, n, 3))
-        self.last = nn.Sequential(_bilinear(2), _conv(2 * n, n, 3), skip_init(nn.Conv2d, n, 1, 1))
+        self.last = nn.Sequential(_bilinear(2), _conv(2 * n, n, 3), Conv2d(n, 1, 1))
         self.step = STEP
         self.halo = _halo()
 
@@ -98,7 +98,7 @@ class _Residual(nn.Module):
 
 
 def _normalised(before: int, maps: int, kernel: int, stride: int) -> nn.Sequential:
-    conv = skip_init(nn.Conv2d, before, maps, kernel, stride=stride, padding=kernel // 2, bias=False)
+    conv = Conv2d(before, maps, kernel, stride=stride, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(maps))
 
 
@@ -107,7 +107,7 @@ def _conv(before: int, maps: int, kernel: int, stride: int = 1) -> nn.Sequential
 
 
 def _shuffle(before: int, maps: int) -> nn.Sequential:
-    return nn.Sequential(skip_init(nn.Conv2d, before, 4 * maps, 1), nn.PixelShuffle(2))
+    return nn.Sequential(Conv2d(before, 4 * maps, 1), nn.PixelShuffle(2))
 
 
 def _bilinear(factor: int) -> nn.Module:

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import relu
-from torch.nn.utils import skip_init as _untyped_skip_init
+
+from deepcontrast.nets._blank import Conv1d, Conv2d, Conv3d
 
 FEW = 4096
 """Voxels of a batch's map from which merging two maps in one go pays; below, preparing the weights costs more."""
-
-skip_init: Callable[..., nn.Module] = _untyped_skip_init
 
 
 def unet(
@@ -50,12 +49,11 @@ def unet(
 class _UNet(nn.Module):
     def __init__(self, depth: int, features: int, kernel: int, bias: bool, residual: bool, dims: int) -> None:
         super().__init__()
-        conv = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dims]
+        conv: Callable[..., nn.Module] = (Conv1d, Conv2d, Conv3d)[dims - 1]
 
         def pair(*widths: int) -> nn.ModuleList:
             return nn.ModuleList(
-                skip_init(conv, a, b, kernel, padding=kernel // 2, bias=bias)
-                for a, b in zip(widths, widths[1:], strict=False)
+                conv(a, b, kernel, padding=kernel // 2, bias=bias) for a, b in zip(widths, widths[1:], strict=False)
             )
 
         wide = [features * 2**level for level in range(depth + 1)]
@@ -66,7 +64,7 @@ class _UNet(nn.Module):
         self.up = nn.ModuleList(
             pair(2 * wide[level], wide[level], wide[max(0, level - 1)]) for level in reversed(range(depth))
         )
-        self.last = skip_init(conv, features, 1, 1, bias=bias)
+        self.last = conv(features, 1, 1, bias=bias)
         self.pool = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}[dims](2)
         self.residual = residual
         self.step = 2**depth
