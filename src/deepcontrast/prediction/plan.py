@@ -28,7 +28,7 @@ FIXED = 192 * 10**6
 MARGIN = 1.5
 """Of the tensors' bytes: what the allocator cannot use between them; the worst network measured needed 1.5."""
 
-TILE_VOXELS: Mapping[str, int] = {"cpu": 2_000_000, "cuda": 2**25}
+TILE_VOXELS: Mapping[str, int] = {"cpu": 2**22, "cuda": 2**25}
 """The most voxels of a tile where ``predict.tile_voxels`` does not say; a convolution ends within a second or two."""
 
 PROBE_VOXELS: Mapping[str, int] = {"cpu": 2**15, "cuda": 2**21}
