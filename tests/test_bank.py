@@ -22,6 +22,7 @@ from deepcontrast.recipe import load_recipe
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.synth.tissue import tissue
 from deepcontrast.task import Bank, Source
+from deepcontrast.tasks import contrast
 
 from .conftest import TINY
 
@@ -306,3 +307,11 @@ def test_patches_avoid_invalid_voxels() -> None:
     assert len(rows)
     assert set(rows[:, 0]) == {1}
     assert all(valid[z, y : y + 17, x : x + 17].mean() >= 0.9 for z, y, x in rows)
+
+
+def test_a_window_of_planes_of_another_size_has_no_pattern(prepared: Prepared) -> None:
+    _, _, fit, _ = prepared
+    patterned = replace(fit, pattern=np.arange(48, dtype=np.float32).reshape(6, 8))
+    window = slice(1, 4), slice(2, 8)
+    np.testing.assert_array_equal(contrast.windowed(patterned, (6, 8), *window).pattern, patterned.pattern[window])
+    assert contrast.windowed(patterned, (12, 16), *window).pattern is None

@@ -183,7 +183,7 @@ def enhance(
         nets = load_nets(task, channel.members, fit, used, device)
         k_max = iterations or config.predict.iterations
         parts = [
-            _Part(i, source, excerpts[i], fit if part is None else task.windowed(fit, part.y, part.x))
+            _Part(i, source, excerpts[i], fit if part is None else task.windowed(fit, part.whole[1:], part.y, part.x))
             for i, (stack, part) in enumerate(zip(placed, excerpts, strict=True))
             for source in _sources(stack, c, part)
         ]

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcontrast.errors import InputError
-from deepcontrast.task import Bank
+from deepcontrast.task import Bank, Source
+from deepcontrast.valid import Box
 
 SIDE = 1024
 """Pixels of the longest plane that a bank holds whole where not everything fits."""
@@ -23,6 +24,11 @@ TOGETHER = 4
 
 Column = tuple[int, int, int]
 """A held-out square of one stack, through all its planes: (stack, y, x) of its corner."""
+
+VALIDATION = 64
+"""Held-out patches."""
+JUDGED = 2048
+"""Places of held-out patches, more than which are not all asked whether they are valid."""
 
 
 def patch_size(shape: tuple[int, int], patch: int, step: int) -> int:
@@ -62,6 +68,48 @@ def hold_out(
                 chosen.append((y, x))
         columns += [(stack, y, x) for y, x in sorted(chosen)]
     return tuple(columns)
+
+
+def squares(sources: Sequence[Source], held_out: Sequence[Column]) -> list[list[tuple[int, int]]]:
+    """Return the held-out squares (y, x) of every source, numbered by stacks in the order of the sources."""
+    stacks = list(dict.fromkeys(id(source.stack) for source in sources))
+    return [[(y, x) for n, y, x in held_out if n == stacks.index(id(source.stack))] for source in sources]
+
+
+def validation_places(
+    sources: Sequence[Source], held_out: Sequence[Sequence[tuple[int, int]]], patch: int
+) -> list[tuple[int, int, int, int]]:
+    """Return held-out patches (source, z, y, x), evenly spaced and mostly valid."""
+    columns = [(i, y, x) for i, corners_of in enumerate(held_out) for y, x in corners_of]
+    ends = np.cumsum([len(sources[i].depth) for i, _, _ in columns])
+
+    def place(number: int) -> tuple[int, int, int, int]:
+        column = int(np.searchsorted(ends, number, "right"))
+        i, y, x = columns[column]
+        return i, number - int(ends[column]) + len(sources[i].depth), y, x
+
+    def mostly_valid(number: int) -> bool:
+        i, z, y, x = place(number)
+        valid = sources[i].valid(patch_box(z, y, x, patch))
+        return valid is None or bool(valid.mean() > 0.5)
+
+    numbers = np.arange(ends[-1] if len(ends) else 0)
+    if not all(source.survey.all_valid for source in sources):
+        if len(numbers) > JUDGED:
+            numbers = evenly(numbers, 2 * VALIDATION)
+        numbers = np.array([n for n in numbers.tolist() if mostly_valid(n)], np.int64)
+    return [place(n) for n in evenly(numbers, VALIDATION).tolist()]
+
+
+def patch_box(z: int, y: int, x: int, patch: int) -> Box:
+    return slice(z, z + 1), slice(y, y + patch), slice(x, x + patch)
+
+
+def evenly(values: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return up to so many of the values (n,), evenly spaced."""
+    places = np.unique(np.linspace(0, len(values) - 1, min(len(values), count)).round().astype(int))
+    chosen: NDArray[np.int64] = values[places]
+    return chosen
 
 
 def unseen(held_out: Sequence[Column], patch: int, shape: tuple[int, int], stack: int = 0) -> NDArray[np.bool_]:

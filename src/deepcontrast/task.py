@@ -141,7 +141,7 @@ class Task(Protocol):
     def cleaned(self, volume: Any, fit: Any, known: Survey) -> Cleaned:
         """Return the same of a volume of which only what is sliced is read, given its survey."""
 
-    def windowed(self, fit: Any, y: slice, x: slice) -> Any:
+    def windowed(self, fit: Any, field: tuple[int, int], y: slice, x: slice) -> Any:
         """Return the fit for a window of the planes, of which an excerpt is."""
 
     def prepare(self, sources: Sequence[Source], fit: Any, config: Config, *, seed: int, round: int) -> Bank:

@@ -7,7 +7,7 @@ OOD Model Predictions", sections 3 and 4. Input is ``d(x)``, target is ``x``; no
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -29,11 +29,24 @@ from deepcontrast.histogram import percentiles
 from deepcontrast.mosaic import Mosaic, find_mosaic, mosaic_of
 from deepcontrast.noise import Camera, estimate_camera, remove_pattern
 from deepcontrast.normalize import Norm
-from deepcontrast.patches import TOGETHER, Column, Window, corners, cut, hold_out, jitter, patch_size, windows
+from deepcontrast.patches import (
+    Column,
+    Window,
+    corners,
+    cut,
+    hold_out,
+    jitter,
+    patch_box,
+    patch_size,
+    squares,
+    validation_places,
+    windows,
+)
 from deepcontrast.progress import Event, Progress, silent
+from deepcontrast.sampling import each_plane, sample_planes
 from deepcontrast.stack import Optics, Stack
-from deepcontrast.task import KEPT, Bank, Geometry, Source
-from deepcontrast.valid import Box, Invalid, Survey, consecutive, fill_empty, find_invalid, within
+from deepcontrast.task import Bank, Geometry, Source
+from deepcontrast.valid import Box, Invalid, Survey, fill_empty, find_invalid, within
 
 FIT_PLANES, FEWEST_PLANES = 64, 8
 """Planes, evenly spaced over all sources, that camera and scale are estimated from, at most and at least."""
@@ -41,10 +54,6 @@ LARGE = (
     f"The planes have more than {SIDE} x {SIDE} pixels: camera, scale and blur were estimated in the window "
     "in their middle, a fixed pattern was not looked for, and seams of a mosaic only there."
 )
-VALIDATION = 64
-"""Held-out patches."""
-JUDGED = 2048
-"""Places of held-out patches, more than which are not all asked whether they are valid."""
 
 
 class Params(Table):
@@ -130,7 +139,7 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         InputError: the planes are too small, or no valid voxel is left.
     """
     params = Params(**config.task)
-    sampled, planes, valid, depth = _sample_planes(sources, _fit_planes(sources, params), progress)
+    sampled, planes, valid, depth = sample_planes(sources, _fit_planes(sources, params), progress)
     fields = {source.frame.shape[1:] for source in sources}
     whole = all(middle(field) == (slice(0, field[0]), slice(0, field[1])) for field in fields)
     estimate = partial(
@@ -152,7 +161,7 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     if pattern is not None:
         for some in planes:
             some -= pattern
-    [top] = percentiles(lambda: (plane[known] for plane, known in _each(planes, valid)), [99.0])
+    [top] = percentiles(lambda: (plane[known] for plane, known in each_plane(planes, valid)), [99.0])
     if top <= camera.background:
         raise InputError(f"the offset {camera.background:g} is above the image, whose 99th percentile is {top:g}")
     scale = max(top - camera.background, 1e-6)
@@ -164,7 +173,7 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     patch = min(patch_size(shape, config.train.patch, step) for shape in shapes.values())
     rng = np.random.default_rng(config.train.seed)
     all_depths = np.concatenate([s.depth for s in sources])
-    brightness = [float(np.percentile(plane[known], 99.0)) - norm.offset for plane, known in _each(planes, valid)]
+    brightness = [float(np.percentile(plane[known], 99.0)) - norm.offset for plane, known in each_plane(planes, valid)]
     order = np.argsort(np.concatenate(depth), kind="stable")
     progress(Event("fit", 3, 3))
     return Fit(
@@ -198,10 +207,14 @@ def cleaned(volume: Any, fit: Fit, known: Survey) -> Cleaned:
     return Cleaned(volume, known, fit.pattern if fits else None, mosaic_of(volume, fit.mosaics))
 
 
-def windowed(fit: Fit, y: slice, x: slice) -> Fit:
-    """Return the fit for a window of the planes; the held-out squares stay those of the whole planes."""
-    mosaics = tuple(mosaic.window(y, x) for mosaic in fit.mosaics)
-    return replace(fit, pattern=None if fit.pattern is None else fit.pattern[y, x], mosaics=mosaics)
+def windowed(fit: Fit, field: tuple[int, int], y: slice, x: slice) -> Fit:
+    """Return the fit for a window of planes (Y, X) of size ``field``, without what is of planes of another size.
+
+    The held-out squares stay those of the whole planes.
+    """
+    mosaics = tuple(mosaic.window(y, x) for mosaic in fit.mosaics if mosaic.shape == field)
+    fits = fit.pattern is not None and fit.pattern.shape == field
+    return replace(fit, pattern=fit.pattern[y, x] if fits and fit.pattern is not None else None, mosaics=mosaics)
 
 
 def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, round: int) -> Bank:
@@ -217,11 +230,11 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
     rng = np.random.default_rng((seed, round))
     # Raw, haze and weight, in float32.
     wanted, complete = windows([s.frame.shape for s in sources], int(params.bank_mb * 1e6) // 12, 2 * fit.patch, rng)
-    spacing, squares = jitter(fit.patch), _squares(sources, fit)
+    spacing, held_out = jitter(fit.patch), squares(sources, fit.held_out)
     names = ["raw", "haze"]
     if params.balance or not all(source.survey.all_valid for source in sources):
         names.append("weight")
-    places = _validation_places(sources, squares, fit.patch)
+    places = validation_places(sources, held_out, fit.patch)
     used = sorted({one.source for one in wanted} | {i for i, *_ in places})
     volumes = {i: cleaned(sources[i].frame, fit, sources[i].survey) for i in used}
     start: list[int] = []
@@ -233,7 +246,7 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
     for one in wanted:
         box, shape = (one.z, one.y, one.x), _shape(one)
         planes, valid = _read(sources[one.source], volumes[one.source], box, fit, params)
-        clear = [(y - one.y.start, x - one.x.start) for y, x in squares[one.source]]
+        clear = [(y - one.y.start, x - one.x.start) for y, x in held_out[one.source]]
         rows.append(corners(valid, shape, fit.patch, spacing, clear) + np.array([len(start), 0, 0]))
         for name, image in images.items():
             image[end : end + math.prod(shape)] = planes[name].flatten()
@@ -260,7 +273,7 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
         first = np.cumsum([0, *(len(source.depth) for source in sources)])
         held = cut(bank, torch.tensor([(first[i] + z, y, x) for i, z, y, x in places]), fit.patch)
     else:
-        boxes = [(i, _patch_box(z, y, x, fit.patch)) for i, z, y, x in places]
+        boxes = [(i, patch_box(z, y, x, fit.patch)) for i, z, y, x in places]
         found = [_read(sources[i], volumes[i], box, fit, params)[0] for i, box in boxes]
         held = {name: torch.stack([planes[name] for planes in found]) for name in names}
     return replace(bank, validation=held)
@@ -371,105 +384,10 @@ def _shape(one: Window) -> tuple[int, int, int]:
     return one.z.stop - one.z.start, one.y.stop - one.y.start, one.x.stop - one.x.start
 
 
-def _squares(sources: Sequence[Source], fit: Fit) -> list[list[tuple[int, int]]]:
-    """Return the held-out squares (y, x) of every source, numbered by stacks in the order of the sources."""
-    stacks = list(dict.fromkeys(id(source.stack) for source in sources))
-    return [[(y, x) for n, y, x in fit.held_out if n == stacks.index(id(source.stack))] for source in sources]
-
-
-def _validation_places(
-    sources: Sequence[Source], squares: Sequence[Sequence[tuple[int, int]]], patch: int
-) -> list[tuple[int, int, int, int]]:
-    """Return held-out patches (source, z, y, x), evenly spaced and mostly valid."""
-    columns = [(i, y, x) for i, corners_of in enumerate(squares) for y, x in corners_of]
-    ends = np.cumsum([len(sources[i].depth) for i, _, _ in columns])
-
-    def place(number: int) -> tuple[int, int, int, int]:
-        column = int(np.searchsorted(ends, number, "right"))
-        i, y, x = columns[column]
-        return i, number - int(ends[column]) + len(sources[i].depth), y, x
-
-    def mostly_valid(number: int) -> bool:
-        i, z, y, x = place(number)
-        valid = sources[i].valid(_patch_box(z, y, x, patch))
-        return valid is None or bool(valid.mean() > 0.5)
-
-    numbers = np.arange(ends[-1] if len(ends) else 0)
-    if not all(source.survey.all_valid for source in sources):
-        if len(numbers) > JUDGED:
-            numbers = _evenly(numbers, 2 * VALIDATION)
-        numbers = np.array([n for n in numbers.tolist() if mostly_valid(n)], np.int64)
-    return [place(n) for n in _evenly(numbers, VALIDATION).tolist()]
-
-
-def _patch_box(z: int, y: int, x: int, patch: int) -> Box:
-    return slice(z, z + 1), slice(y, y + patch), slice(x, x + patch)
-
-
-def _evenly(values: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return up to so many of the values (n,), evenly spaced."""
-    places = np.unique(np.linspace(0, len(values) - 1, min(len(values), count)).round().astype(int))
-    chosen: NDArray[np.int64] = values[places]
-    return chosen
-
-
 def _fit_planes(sources: Sequence[Source], params: Params) -> int:
     """Return how many planes are estimated from; with what is made of them they take twice their size in float32."""
     pixels = max(math.prod(n.stop - n.start for n in middle(source.frame.shape[1:])) for source in sources)
     return int(np.clip(params.bank_mb * 1e6 // (8 * pixels), FEWEST_PLANES, FIT_PLANES))
-
-
-def _sample_planes(
-    sources: Sequence[Source], count: int, progress: Progress
-) -> tuple[list[Source], list[NDArray[np.float32]], list[NDArray[np.bool_]], list[NDArray[np.float64]]]:
-    """Read about ``count`` evenly spaced planes, empty voxels filled, by source, with their valid voxels and depths."""
-    some = _evenly(np.arange(len(sources)), count // 4)
-    each = max(4, count // len(some))
-    read, planes, valid, depth = [], [], [], []
-    for n, i in enumerate(some):
-        source = sources[i]
-        window = middle(source.frame.shape[1:])
-        filled = Cleaned(source.frame, source.survey)
-        wanted = _shown(source, each)
-        shape = (int(wanted.sum()), *(side.stop - side.start for side in window))
-        images = np.empty(shape, np.float32)
-        chosen: list[int] = []
-        masks = np.broadcast_to(np.True_, shape) if source.survey.all_valid else np.empty(shape, bool)
-        for z in consecutive(wanted, TOGETHER):
-            known = source.valid((z, *window))
-            for number, image in enumerate(filled[z, *window]):
-                if known is None or known[number].mean() > 0.2:
-                    images[len(chosen)] = image
-                    if known is not None:
-                        masks[len(chosen)] = known[number]
-                    chosen.append(z.start + number)
-        if chosen:
-            read.append(source)
-            planes.append(images[: len(chosen)])
-            valid.append(masks[: len(chosen)])
-            depth.append(source.depth[chosen])
-        progress(Event("read", n + 1, len(some)))
-    if not planes:
-        raise InputError("no plane has enough valid voxels: all are empty or saturated")
-    return read, planes, valid, depth
-
-
-def _shown(source: Source, count: int) -> NDArray[np.bool_]:
-    """Return which usable planes (Z,) of a source to read: evenly spaced; of a large one, evenly spaced runs."""
-    usable = source.survey.usable(0.2)
-    together = 1 if source.frame.size <= KEPT else TOGETHER
-    wanted = np.zeros(len(usable), bool)
-    for z in _evenly(np.flatnonzero(usable), count // together).tolist():
-        wanted[z : z + together] = True
-    return wanted & usable
-
-
-def _each(
-    planes: Sequence[NDArray[np.float32]], valid: Sequence[NDArray[np.bool_]]
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
-    """Yield plane by plane, with its valid voxels."""
-    for some, known in zip(planes, valid, strict=True):
-        yield from zip(some, known, strict=True)
 
 
 def _even(
