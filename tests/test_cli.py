@@ -318,7 +318,7 @@ def test_a_defect_is_one_line_with_the_traceback(
 
 
 def start(arguments: list[str], **options: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "deepcontrast.cli", *arguments]
+    command = [sys.executable, "-m", "deepcontrast", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, **options

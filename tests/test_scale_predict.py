@@ -170,7 +170,7 @@ def command(folder: Path, out: Path, *more: str) -> list[str]:
 
 def start(folder: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "deepcontrast.cli", *command(folder, out, "--resume", "--json", *more)],
+        [sys.executable, "-m", "deepcontrast", *command(folder, out, "--resume", "--json", *more)],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 

@@ -21,7 +21,7 @@ MINIMUM = (3, 11)
 # When the running Python does not fit, the one that the suite is run with comes first.
 NAMES = ("python3.11", "python3.12", "python3.13", "python3.14", "python3", "python")
 
-DEMO = ("-m", "deepcontrast.cli", "demo")
+DEMO = ("-m", "deepcontrast", "demo")
 COMMANDS = {
     "demo": ((*DEMO, "--out", "demo_output"),),
     "test": (

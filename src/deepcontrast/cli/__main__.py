@@ -1,5 +1,0 @@
-"""``python -m deepcontrast.cli``."""
-
-from deepcontrast.cli import main
-
-main()
