@@ -4,9 +4,9 @@
 
 Every kill is a run of its own: started, killed with SIGKILL, and resumed to its end. The moment is drawn over the time
 in which a run that is left alone writes: one killed before that leaves nothing to go on from. Runs are copies of this
-process, which has the package loaded; shards are small, and few bytes are looked at of a stack that is enhanced, so
-that runs have many parts and take seconds. In the last row one of three worker processes is killed instead, and nobody
-resumes.
+process, which has the package loaded; shards are small, few bytes are looked at of a stack that is enhanced, and every
+validation of a training is a checkpoint, so that runs have many parts and take seconds. In the last row one of three
+worker processes is killed instead, and nobody resumes.
 
     resumed    runs that had begun to write when they were killed, and went on from that; of killed workers, all
     identical  results whose bytes are those of the run left alone (but run.json, which says how long it took)
@@ -40,6 +40,7 @@ from deepcontrast.scale import predict_shards
 from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.synth.tissue import tissue
+from deepcontrast.training import loop
 
 SMALL = (
     "net.depth=1", "net.features=4", "train.steps=40", "train.batch=4", "train.patch=24", "train.validate_every=4",
@@ -202,6 +203,7 @@ def main() -> None:
     torch.set_num_threads(1)
     predict_shards.SHARD = prod(predict_shards.FINEST)
     Resources.looks_at = lambda _: LOOKED_AT  # type: ignore[method-assign]
+    loop.SAVE_EVERY = 0.0
     for verb in ("enhance", "predict", "train"):
         import_module(f"deepcontrast.jobs.{verb}")
     print("| job | kills | resumed | identical | early | leftovers |", "|---|---|---|---|---|---|", sep="\n")

@@ -170,7 +170,7 @@ def test_a_small_job_is_not_compiled_and_computed_in_float32() -> None:
 
 def test_the_error_of_a_reduced_precision_is_measured_and_told() -> None:
     told: list[Event] = []
-    volume, net = noise(2, 64, 64) + 5, net_of(2)
+    volume, net = noise(1, 64, 64) + 5, net_of(2)
     exact, plainly = run(volume, net)
     reduced, done = run(volume, net, config=tile_limit(10**5, precision="bfloat16"), progress=told.append)
     assert plainly.error is None

@@ -125,7 +125,7 @@ def _compare(run: Run, measure: str) -> str:
         run.save()
     run.measured += found
     versions = dict.fromkeys(result.versions for result in found)
-    return f"{'; '.join(versions)}. {run.options.repeats} repeats.\n\n{tables.compared(found)}"
+    return f"{'; '.join(versions)}. {run.options.repeats} turns.\n\n{tables.compared(found)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -137,7 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--write", type=Path, help="page to put the tables into, between its markers")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="networks to measure")
-    parser.add_argument("--repeats", type=int, default=7, help="of a training step and a prediction")
+    parser.add_argument(
+        "--repeats", type=int, default=7, help="turns of every side: a prediction, or four training steps"
+    )
     parser.add_argument("--starts", type=int, default=10, help="how often every command is started")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 512, 2048, 8192], help="of stacks, in MiB")
     parser.add_argument("--memory", default="1GB", help="what predict is given for them")

@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+
+TURN = {"training": 4, "prediction": 1}
+"""Repeats of a turn. The first of several does not count: a training step finds the caches as the one before left them."""
+
+PAUSE = 0.5
+"""Seconds between two turns: threads of the one before may still spin."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Measured:
 
 
 def interleaved(measure: str, case: str, sides: Sequence[Side], *, repeats: int, threads: int) -> list[Measured]:
-    """Return what every side gave; they warm up one after the other, then take turns, one repeat each.
+    """Return what every side gave; they warm up one after the other, then take turns, ``repeats`` each.
 
     A side that fails ends the run with the last lines it wrote.
     """
@@ -57,7 +64,8 @@ def interleaved(measure: str, case: str, sides: Sequence[Side], *, repeats: int,
         answers: list[list[dict[str, Any]]] = [[] for _ in sides]
         for _ in range(repeats):
             for process, heard in zip(processes, answers, strict=True):
-                print(1, file=process.stdin, flush=True)
+                time.sleep(PAUSE)
+                print(TURN[measure], file=process.stdin, flush=True)
                 heard.append(_hear(process))
     finally:
         for process in processes:
@@ -69,7 +77,7 @@ def interleaved(measure: str, case: str, sides: Sequence[Side], *, repeats: int,
             case,
             side.name,
             **about,
-            cpu_seconds=tuple(seconds for answer in heard for seconds in answer["cpu_seconds"]),
+            cpu_seconds=tuple(seconds for answer in heard for seconds in answer["cpu_seconds"][TURN[measure] > 1 :]),
             peak=heard[-1]["peak"],
         )
         for side, about, heard in zip(sides, first, answers, strict=True)

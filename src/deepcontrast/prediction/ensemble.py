@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from deepcontrast.compute.precision import rounding
 from deepcontrast.config import Config
+from deepcontrast.prediction.plan import cube
 from deepcontrast.prediction.precision_error import PrecisionError, precision_error
 from deepcontrast.progress import Event, Progress
 from deepcontrast.task import Task
-from deepcontrast.tiles import up
 
-JUDGED = 64
-"""Voxels along each axis of the part of a tile that the error of a reduced precision is measured on."""
+JUDGED = 2**15
+"""Voxels of the part of a tile that the error of a reduced precision is measured on."""
 
 BEAT = 0.25
 """Seconds between two signs of life, at least."""
@@ -70,8 +70,8 @@ class Ensemble:
 
     def _middle(self, tile: Tensor) -> Tensor:
         """Return the middle of a tile, small enough that computing it twice more costs nothing."""
-        step = self._task.geometry(self._nets[0], self._fit, self._config).step
-        sides = [min(n, up(JUDGED, s)) for n, s in zip(tile.shape, step, strict=True)]
+        geometry = self._task.geometry(self._nets[0], self._fit, self._config)
+        sides = [min(n, side) for n, side in zip(tile.shape, cube(geometry, JUDGED), strict=True)]
         first = [(n - side) // 2 for n, side in zip(tile.shape, sides, strict=True)]
         return tile[tuple(slice(low, low + side) for low, side in zip(first, sides, strict=True))]
 

@@ -170,7 +170,7 @@ def _footprint(
     weights = tuple(tuple(weight.shape) for weight in nets[0].parameters())
     key = (type(nets[0]), weights, geometry, device)
     if key not in _measured:
-        *sides, last = _side(geometry, PROBE_VOXELS["cuda" if device.startswith("cuda") else "cpu"])
+        *sides, last = cube(geometry, PROBE_VOXELS["cuda" if device.startswith("cuda") else "cpu"])
 
         def work(size: int) -> tuple[int, object]:
             tile = torch.zeros((*sides, size * last), device=device)
@@ -186,7 +186,7 @@ def _footprint(
     return Footprint(tuple((MARGIN * stays + fixed, MARGIN * each + waiting) for stays, each in lines))
 
 
-def _side(geometry: Geometry, voxels: int) -> tuple[int, ...]:
+def cube(geometry: Geometry, voxels: int) -> tuple[int, ...]:
     """Return the shape of a tile of about so many voxels, equal sides along axes with a halo, one step along others."""
     looks = [h > 0 for h in geometry.halo]
     free = prod(s for s, look in zip(geometry.step, looks, strict=True) if not look)
@@ -196,7 +196,7 @@ def _side(geometry: Geometry, voxels: int) -> tuple[int, ...]:
 
 def _price(voxels: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return what a voxel costs on the processor in a tile of so many, relative to a tile that fits its cache."""
-    price: NDArray[np.float64] = 1 + 0.25 * np.log2(np.maximum(voxels / CACHE_VOXELS, 1))
+    price: NDArray[np.float64] = 1 + 0.04 * np.log2(np.maximum(voxels / CACHE_VOXELS, 1))
     return price
 
 
