@@ -14,7 +14,7 @@ from typing import Any
 HERE = Path(__file__).parent
 
 TURN = {"training": 4, "prediction": 1}
-"""Repeats of a turn. The first of several does not count: a training step finds the caches as the one before left them."""
+"""Repeats of a turn. The first of several does not count: a step finds the caches as the one before left them."""
 
 PAUSE = 0.5
 """Seconds between two turns: threads of the one before may still spin."""
