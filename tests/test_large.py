@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from deepcontrast.recipe import load_recipe
 from deepcontrast.scale import predict_shards
 from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Optics, Stack
+from deepcontrast.synth.tissue import tissue
 from tests.conftest import TINY
 
 
@@ -166,3 +171,28 @@ def test_the_fidelity_map_is_of_the_excerpt_and_the_report_says_so(
     enhance(tiny_file, tmp_path / "out", Little(), fidelity_map=True)
     assert open_stack(tmp_path / "out" / "fidelity_map.tif").shape == (10, 40, 40)
     assert dict(pages[0].facts)["Looked at"].startswith("k was chosen")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("shape", "memory"), [((24, 384, 384), 900), ((48, 512, 512), 900), ((96, 768, 768), 1200)])
+def test_enhance_takes_no_more_memory_than_it_was_given(
+    shape: tuple[int, int, int], memory: int, tmp_path: Path
+) -> None:
+    planes, *field = shape
+    raw = tissue(shape=(24, 128, 128), seed=0).raw
+    cells = -(-planes // 24), *(-(-side // 128) for side in field)
+    volume = np.tile(raw, cells)[:planes, : field[0], : field[1]]
+    write_stack(tmp_path / "raw.ome.zarr", Stack(volume, "ZYX", Optics(voxel_size=(0.3, 0.3, 0.3), surface="first")))
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    command = [sys.executable, "-m", "deepcontrast", "enhance", str(tmp_path / "raw.ome.zarr"), "--quiet"]
+    command += ["--out", str(tmp_path / "out"), "--memory", f"{memory}MB", *settings]
+    with subprocess.Popen(command) as process:
+        peak = 0
+        while process.poll() is None:
+            with suppress(OSError, IndexError):
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                peak = max(peak, int(status.split("VmHWM:")[1].split()[0]))
+            time.sleep(0.02)
+    assert process.returncode == 0
+    assert 100 < 1.024e-3 * peak < memory

@@ -97,8 +97,8 @@ def predict_pass(
         fit: numbers of the channel.
         config: the settings.
         out: takes the result, in float32; written by another thread.
-        box: the part that is asked for, of which ``out`` has the shape; by default the whole. With the same plan a
-            voxel is the same whatever box it is asked for in.
+        box: the part that is asked for, of which ``out`` has the shape; by default the whole. It is read once, with
+            the halo. With the same plan a voxel is the same whatever box it is asked for in.
         plan: how; by default :func:`make_plan` decides.
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
         progress: gets an event per tile, and a few a second within long ones.
@@ -113,6 +113,7 @@ def predict_pass(
     halo, step = geometry.halo, geometry.step
     inside = box or tuple(slice(0, n) for n in shape)
     todo = list(tiles(shape, plan.core, halo, step, block=plan.block, box=inside))
+    source = volume if box is None else _Once(volume, _around([tile.read for tile in todo], shape))
     done, total = 0, len(todo)
     meter, seconds = SeamMeter(), Seconds()
     reading, writing = Lane(device), Lane(device)
@@ -122,7 +123,7 @@ def predict_pass(
     )  # fmt: skip
 
     def read(tile: Tile) -> tuple[Faces, Tensor]:
-        piece = _read(volume, tile.read)
+        piece = _read(source, tile.read)
         return faces(tile.write, piece[tile.crop]), reading.upload(piece)
 
     def compute(tile: Tile, piece: tuple[Faces, Tensor]) -> tuple[Faces, Tensor, Any]:
@@ -189,6 +190,30 @@ def _smaller(plan: Plan, shape: Lengths, geometry: Geometry) -> Plan:
     found = layout(shape, core, geometry.halo, geometry.step, block=plan.block)
     peak = int(plan.peak * prod(found.read) / prod(plan.read))
     return replace(plan, core=core, read=found.read, tiles=found.tiles, work=found.work, peak=peak)
+
+
+class _Once:
+    """A volume of which a box is read once, when it is first asked for: chunks of a file are larger than tiles."""
+
+    def __init__(self, volume: Readable, box: Slices) -> None:
+        self.shape, self._volume, self._box = volume.shape, volume, box
+        self._kept: NDArray[Any] | None = None
+
+    def __getitem__(self, key: Slices) -> NDArray[Any]:
+        """Return a part of the box."""
+        if self._kept is None:
+            self._kept = np.asarray(self._volume[self._box])
+        return self._kept[
+            tuple(slice(k.start - b.start, k.stop - b.start) for k, b in zip(key, self._box, strict=True))
+        ]
+
+
+def _around(boxes: Sequence[Slices], shape: Sequence[int]) -> Slices:
+    """Return the box around some that begin inside of a volume and may reach beyond its far ends."""
+    return tuple(
+        slice(min(part.start for part in along), min(n, max(part.stop for part in along)))
+        for along, n in zip(zip(*boxes, strict=True), shape, strict=True)
+    )
 
 
 def _read(volume: Readable, box: Slices) -> NDArray[np.float32]:
