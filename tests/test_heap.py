@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import platform
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -33,8 +35,20 @@ def resident() -> int:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
+def in_a_new_process(work: Callable[[], None]) -> None:
+    """Do some work where nothing was allocated and forgotten before."""
+    process = multiprocessing.get_context("spawn").Process(target=work)
+    process.start()
+    process.join()
+    assert process.exitcode == 0, "see the traceback of the process"
+
+
 @linux
 def test_memory_that_is_kept_is_not_given_back() -> None:
+    in_a_new_process(_keep)
+
+
+def _keep() -> None:
     assert stays() < MIB
     with heap.kept():
         assert stays() > 39 * MIB
@@ -49,6 +63,10 @@ def test_memory_that_is_kept_is_not_given_back() -> None:
 
 @linux
 def test_what_is_free_goes_back_at_the_end() -> None:
+    in_a_new_process(_give_back)
+
+
+def _give_back() -> None:
     with heap.kept():
         np.ones(200 * MIB, np.uint8)
         inside = resident()
