@@ -105,6 +105,23 @@ def test_a_voxel_is_the_same_whatever_box_is_asked_for(dims: int) -> None:
         assert np.array_equal(part, whole[box])
 
 
+def test_a_box_is_read_once_with_its_halo() -> None:
+    read: list[tuple[slice, ...]] = []
+
+    class Counted(np.ndarray):
+        def __getitem__(self, key: Any) -> Any:
+            read.append(key)
+            return np.asarray(self)[key]
+
+    volume, net, task = noise(9, 60, 50), net_of(), Plain()
+    plan = plan_of(volume.shape, net, task, tile_limit(3_000), block=(4, 20, 50))
+    run(volume.view(Counted), net, task, plan=plan, box=np.s_[0:4, 20:40, 0:50])
+    [(z, y, x)] = read
+    assert (z, x) == (slice(0, 4), slice(0, 50))
+    assert y.start < 20
+    assert y.stop > 40
+
+
 def test_planes_of_one_tile_do_not_know_each_other() -> None:
     volume = noise(6, 32, 32)
     together, done = run(volume)
