@@ -13,26 +13,26 @@ from deepcontrast.cli import run
 
 from .conftest import TINY
 
+forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a child that shares what was imported")
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a child that shares what was imported")
+
+def train(file: Path, out: Path) -> int:
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    return run(["train", "contrast", "--input", str(file), "--out", str(out), *settings, "--resume", "--quiet"])
+
+
+@forking
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_killed_training_is_resumed_to_the_same_bytes(tiny_file: Path, tmp_path: Path) -> None:
-    settings = [word for setting in TINY for word in ("--set", setting)]
-
-    def train(folder: str) -> int:
-        out = tmp_path / folder / "m.safetensors"
-        return run(
-            ["train", "contrast", "--input", str(tiny_file), "--out", str(out), *settings, "--resume", "--quiet"]
-        )
-
-    assert train("alone") == 0
-    folder = tmp_path / "killed"
+    alone, killed = (tmp_path / folder / "m.safetensors" for folder in ("alone", "killed"))
+    assert train(tiny_file, alone) == 0
+    folder = killed.parent
     checkpoint = folder / "m.safetensors.partial" / "checkpoint_channel0_member0.safetensors"
     before = 0
     for _ in range(2):
         child = os.fork()
         if not child:
-            os._exit(train("killed"))
+            os._exit(train(tiny_file, killed))
         while not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before:
             assert os.waitpid(child, os.WNOHANG) == (0, 0)
             time.sleep(0.001)
@@ -40,6 +40,27 @@ def test_a_killed_training_is_resumed_to_the_same_bytes(tiny_file: Path, tmp_pat
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
         before = checkpoint.stat().st_mtime_ns
         assert [path.name for path in folder.iterdir()] == ["m.safetensors.partial"]
-    assert train("killed") == 0
-    assert (folder / "m.safetensors").read_bytes() == (tmp_path / "alone" / "m.safetensors").read_bytes()
+    assert train(tiny_file, killed) == 0
+    assert killed.read_bytes() == alone.read_bytes()
     assert [path.name for path in folder.iterdir()] == ["m.safetensors"]
+
+
+@forking
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_model_that_is_half_written_lies_nowhere_but_in_the_partial_folder(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out" / "m.safetensors"
+
+    def half(path: Path, _: object) -> None:
+        path.with_name(f".{path.name}.tmp").write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr("deepcontrast.jobs.train.save_model", half)
+        os._exit(train(tiny_file, out))
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert [path.name for path in out.parent.iterdir()] == ["m.safetensors.partial"]
+    assert train(tiny_file, out) == 0
+    assert [path.name for path in out.parent.iterdir()] == ["m.safetensors"]

@@ -13,7 +13,7 @@ from deepcontrast import workdir
 from deepcontrast.atomic import write_atomic, write_json
 from deepcontrast.errors import InputError, OutputError, OutputExistsError
 from deepcontrast.output_checks import check_inputs_stay, check_out, check_space, is_complete
-from deepcontrast.workdir import finish, finish_file, finish_image, is_done, working
+from deepcontrast.workdir import finish, finish_single, is_done, working
 
 JOB: dict[str, object] = {"config": {"steps": 5}, "input": "sha256:1"}
 
@@ -262,8 +262,8 @@ def test_a_file_is_worked_on_beside_it(tmp_path: Path) -> None:
     out = tmp_path / "mm.safetensors"
     with working(out, JOB, folder=False) as work:
         assert work.path.name == "mm.safetensors.partial"
-        out.write_text("weights")
-        finish_file(work)
+        (work.result / "made").write_text("weights")
+        finish_single(work, work.result / "made")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mm", "mm.safetensors"]
     with pytest.raises(OutputExistsError, match="--overwrite"):
         check_out(out, folder=False)
@@ -299,7 +299,7 @@ def test_a_finished_image_takes_the_place_of_the_old_one(tmp_path: Path) -> None
         made = work.path / "image"
         made.mkdir()
         (made / "zarr.json").write_text("new")
-        finish_image(work, made)
+        finish_single(work, made)
     assert (out / "zarr.json").read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["a.ome.zarr"]
 
@@ -309,7 +309,7 @@ def test_an_image_that_appeared_meanwhile_is_kept(tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError, match="appeared"), working(out, JOB, folder=False) as work:
         (work.path / "made").write_text("new")
         out.write_text("mine")
-        finish_image(work, work.path / "made")
+        finish_single(work, work.path / "made")
     assert out.read_text() == "mine"
 
 

@@ -110,8 +110,7 @@ def working(
         resume: go on with an earlier run of the same job.
         overwrite: start again, whatever is there; ``out`` is kept until the new result is complete.
         inputs: what the run reads.
-        folder: whether the result is a folder; else the block ends with :func:`finish_image`, or writes ``out``
-            itself and ends with :func:`finish_file`.
+        folder: whether the result is a folder; else the block ends with :func:`finish_single`.
         machine: what the run begins on. A resumed run finds the first one's in ``Workdir.machine``; another
             ``threads`` or ``plan`` is thereby taken over, another value of the rest is a difference.
 
@@ -175,18 +174,13 @@ def finish(work: Workdir, run: Mapping[str, Any]) -> None:
     _put_in_place(work, work.result)
 
 
-def finish_image(work: Workdir, image: Path) -> None:
-    """Let an image that was written in the partial folder, a file or an OME-Zarr, appear under its name.
+def finish_single(work: Workdir, made: Path) -> None:
+    """Let what was written in the partial folder, a file or an OME-Zarr, appear under its name.
 
     Raises:
         OutputExistsError: something appeared at ``out`` meanwhile.
     """
-    _put_in_place(work, image)
-
-
-def finish_file(work: Workdir) -> None:
-    """Remove the partial folder of a run that has written its one file."""
-    _discard(work.path)
+    _put_in_place(work, made)
 
 
 def _put_in_place(work: Workdir, made: Path) -> None:

@@ -34,7 +34,7 @@ from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Stack
 from deepcontrast.training import threads
 from deepcontrast.valid import find_invalid
-from deepcontrast.workdir import begun_on, finish_image, is_done, working
+from deepcontrast.workdir import begun_on, finish_single, is_done, working
 
 RECORD = "prediction"
 """The attribute of a result that says what it is the result of."""
@@ -186,7 +186,7 @@ def _predict_image(
             made = work.path / target.name
             written = open_writer(restoration.result)
             write_stack(made, replace(stack, array=written.array), attributes=outcome.attributes)
-        finish_image(work, made)
+        finish_single(work, made)
     for line in outcome.describe():
         say(f"{target}: {line}")
 

@@ -20,7 +20,7 @@ from deepcontrast.model import load_model, save_model
 from deepcontrast.output_checks import check_out, partial_folder
 from deepcontrast.progress import Progress, silent
 from deepcontrast.training import distributed, threads
-from deepcontrast.workdir import finish_file, is_done, working
+from deepcontrast.workdir import finish_single, is_done, working
 
 
 def train_images(
@@ -63,8 +63,8 @@ def train_images(
             "options": options,
         }
         if resume and out.exists():
-            made = load_model(out)
-            if is_done(out, job, {"config": made.config.model_dump(), **made.provenance}):
+            there = load_model(out)
+            if is_done(out, job, {"config": there.config.model_dump(), **there.provenance}):
                 say(f"'{out}' is complete already; nothing to do")
                 distributed.shared(0)
                 return
@@ -82,8 +82,9 @@ def train_images(
                 [stack for stack, _ in placed], config, members=members, device=where, folder=work.path,
                 fingerprints=prints, progress=progress,
             )  # fmt: skip
-            save_model(out, replace(model, provenance={**model.provenance, "options": options}))
-            finish_file(work)
+            made = work.result / out.name
+            save_model(made, replace(model, provenance={**model.provenance, "options": options}))
+            finish_single(work, made)
     say(f"done: {out}")
 
 
