@@ -7,6 +7,7 @@ import multiprocessing
 import platform
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,3 +84,13 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     with heap.kept():
         pass
     heap._glibc.cache_clear()
+
+
+@linux
+def test_pages_of_a_mapped_file_are_let_go_and_read_again(tmp_path: Path) -> None:
+    mapped = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (60 * MIB,))
+    mapped[:] = 7
+    before = resident()
+    heap.release([mapped[MIB:], np.ones(3)])
+    assert resident() < before - 55 * MIB
+    assert int(mapped[50 * MIB]) == 7

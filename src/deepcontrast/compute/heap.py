@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import mmap
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
@@ -50,6 +52,22 @@ def kept() -> Iterator[None]:
                 libc.mallopt(_M_TRIM_THRESHOLD, 64 * _MIB)
                 libc.mallopt(_M_TOP_PAD, 0)
                 libc.malloc_trim(0)
+
+
+def release(maps: Iterable[object] = ()) -> None:
+    """Give back to the system what is free, and the pages of files that are mapped, which are read again when needed.
+
+    Args:
+        maps: arrays; those that are maps of files (``numpy.memmap``) let go of their pages.
+    """
+    for array in maps:
+        mapped = getattr(array, "_mmap", None)
+        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
+    gc.collect()
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
 
 
 @cache

@@ -13,6 +13,7 @@ import numpy as np
 
 from deepcontrast.atomic import write_json
 from deepcontrast.brightness import Blend, blend
+from deepcontrast.compute import heap
 from deepcontrast.depth import depths
 from deepcontrast.enhancing import Enhanced
 from deepcontrast.io import container_suffix, open_writer, write_stack
@@ -63,6 +64,9 @@ def make_large(
     """
     stack = result.stacks[index]
     folder.mkdir(parents=True, exist_ok=True)
+    # What the look at the excerpt took is for the passes now.
+    looked_at = (one for channels in result.restored for times in channels for one in times)
+    heap.release(array for one in looked_at for array in (*one.passes, one.enhanced, one.map))
     blends = _blends(result, index)
     last = max(k for one in blends.values() for k in one.needed())
     container = container_suffix(file)

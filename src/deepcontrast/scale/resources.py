@@ -10,7 +10,7 @@ from deepcontrast.scale.runners import Here, Processes, Runner, Scheduler
 LOOKED_AT = 2 * 10**9
 """Bytes for looking at a stack that others share the work on."""
 
-FIXED = 120 * 10**6
+FIXED = 160 * 10**6
 """Bytes that looking at a stack takes whatever its size: figures, tables, what is loaded late."""
 
 
