@@ -22,10 +22,7 @@ MIB = 2**20
 
 
 def stays() -> int:
-    """Return how many bytes of a forgotten block, one that glibc would map anew each time, stay with the process.
-
-    Page faults would tell as much, but not every sandbox counts them.
-    """
+    """Return how many bytes of a forgotten block, one that glibc would map anew each time, stay with the process."""
     before = resident()
     np.ones(40 * MIB, np.uint8)
     return resident() - before

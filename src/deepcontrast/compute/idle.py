@@ -8,11 +8,11 @@ PARALLEL = 2**17
 """Elements that torch computes with several threads."""
 
 
-def sleeps() -> None:
+def let_idle_threads_sleep() -> None:
     """Let idle OpenMP threads of the process sleep at once, as long as the calling thread lives.
 
     They spin for milliseconds after every operation, which is right where nothing else wants the cores, and takes
-    them from threads that read and write meanwhile. GNU's OpenMP spins a thousandth as long once it has more threads
+    them from threads that read and write meanwhile. GNU's OpenMP spins far shorter once it has more threads
     than there are cores; the threads of a second caller, which one operation makes, see to that. With another OpenMP,
     or with more cores than threads, nothing changes.
     """

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from deepcontrast.compute.idle import sleeps
+from deepcontrast.compute.idle import let_idle_threads_sleep
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
@@ -41,7 +41,7 @@ def stream(
     caller's thread, as ``finished`` does, once an item is written. The first error of any of them is raised as it is;
     what is computed is written then, what waits to be computed is given up.
     """
-    with ThreadPoolExecutor(1, "read", sleeps) as reader, ThreadPoolExecutor(1, "write") as writer:
+    with ThreadPoolExecutor(1, "read", let_idle_threads_sleep) as reader, ThreadPoolExecutor(1, "write") as writer:
         reads: deque[Future[Read]] = deque()
         writes: deque[Future[None]] = deque()
 
