@@ -2,8 +2,9 @@
 
     python benchmarks/scale_model.py [--iterations 2] [--disk 1e9] [--price 0.04]
 
-Reads, restores and writes one shard with the default network of the contrast recipe on one core, counts processor
-seconds of each, and prints time, money and bytes for 1 and 100 TB on 1, 8 and 64 workers of one core.
+Reads, restores and writes one shard, in the middle of others, with the default network of the contrast recipe on one
+core, counts processor seconds of each, and prints time, money and bytes for 1 and 100 TB on 1, 8 and 64 workers of one
+core.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from deepcontrast.task import Source
 from deepcontrast.training import initialise
 
 SHARD = (16, 1024, 1024)
+AROUND = 3
+"""Shards along y and x of the stack: the one in the middle has neighbours on all sides, as most have."""
 TERABYTE = 10**12
 
 
@@ -39,8 +42,8 @@ class Cost:
     """Processor seconds of one core per voxel, and bytes per voxel.
 
     Attributes:
-        read: of the stack, with the halos of the tiles.
-        compute: one pass of the network, halos again and again.
+        read: of the shard with its halo.
+        compute: one pass of the network, the halos of the tiles again and again.
         write: of the result, compressed, with its pyramid.
         keep: writing a pass in float32 and reading it again.
         raw: bytes of the stack on disk.
@@ -55,6 +58,19 @@ class Cost:
     raw: float
     result: float
     halo: float
+
+
+class Watched:
+    """A volume that keeps in mind which boxes were read."""
+
+    def __init__(self, volume: Any) -> None:
+        self.shape, self._volume = volume.shape, volume
+        self.boxes: list[Any] = []
+
+    def __getitem__(self, box: Any) -> Any:
+        """Return a box."""
+        self.boxes.append(box)
+        return self._volume[box]
 
 
 @dataclass(frozen=True)
@@ -106,12 +122,20 @@ def measure(folder: Path) -> Cost:
     net = task.build(fit, config)
     initialise(net, torch.Generator().manual_seed(0))
     net = net.to(memory_format=torch.channels_last).eval()
-    volume = np.tile(raw, (1, SHARD[1] // 256, SHARD[2] // 256)).astype(np.uint16)
-    write_stack(folder / "raw.ome.zarr", Stack(volume, "ZYX"))
-    stack = open_stack(folder / "raw.ome.zarr")
-    plan = make_plan(task, [net], SHARD, fit, config, memory=2 * 10**9, block=SHARD)
+    shard = np.tile(raw, (1, SHARD[1] // 256, SHARD[2] // 256)).astype(np.uint16)
+    write_stack(folder / "raw.ome.zarr", Stack(np.tile(shard, (1, AROUND, AROUND)), "ZYX"))
+    around = open_stack(folder / "raw.ome.zarr").frame()
+    stack = Stack(shard, "ZYX")
+    plan = make_plan(task, [net], around.shape, fit, config, memory=2 * 10**9, block=SHARD)
     out = np.empty(SHARD, np.float32)
-    frame, voxels = stack.frame(), prod(SHARD)
+    box = (slice(0, SHARD[0]), slice(SHARD[1], 2 * SHARD[1]), slice(SHARD[2], 2 * SHARD[2]))
+    voxels = prod(SHARD)
+    watched = Watched(around)
+    predict_pass(task, [net], watched, fit, config, out=out, box=box, plan=plan)
+    boxes = tuple(watched.boxes)
+
+    def read_again() -> int:
+        return sum(around[one].size for one in boxes)
 
     def write(path: Path, dtype: type, *, compressed: bool) -> None:
         writer = create_stack(path, stack, dtype=np.dtype(dtype), compressed=compressed, shard=SHARD)
@@ -120,9 +144,9 @@ def measure(folder: Path) -> Cost:
         if compressed:
             writer.finish()
 
-    read = seconds(lambda: frame[:])
-    both = seconds(lambda: predict_pass(task, [net], frame, fit, config, out=out, plan=plan))
-    out[:] = volume
+    read = seconds(read_again)
+    both = seconds(lambda: predict_pass(task, [net], around, fit, config, out=out, box=box, plan=plan))
+    out[:] = shard
     kept = seconds(lambda: write(folder / "pass.zarr", np.float32, compressed=False))
     written = seconds(lambda: write(folder / "result.ome.zarr", np.uint16, compressed=True))
     sizes = [
@@ -130,13 +154,13 @@ def measure(folder: Path) -> Cost:
         for name in ("raw.ome.zarr", "result.ome.zarr")
     ]
     return Cost(
-        read=read * plan.work / voxels,
-        compute=(both - read * plan.work) / voxels,
+        read=read / voxels,
+        compute=(both - read) / voxels,
         write=written / voxels,
-        keep=(kept + read * plan.work) / voxels,
-        raw=sizes[0] / voxels,
+        keep=(kept + read) / voxels,
+        raw=sizes[0] / AROUND**2 / voxels,
         result=sizes[1] / voxels,
-        halo=plan.work,
+        halo=read_again() / voxels,
     )
 
 

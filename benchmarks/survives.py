@@ -8,7 +8,7 @@ process, which has the package loaded; shards are small, few bytes are looked at
 validation of a training is a checkpoint, so that runs have many parts and take seconds. In the last row one of three
 worker processes is killed instead, and nobody resumes.
 
-    resumed    runs that had begun to write when they were killed, and went on from that; of killed workers, all
+    resumed    runs that left a checkpoint, a pass or a shard when they were killed; of killed workers none has to
     identical  results whose bytes are those of the run left alone (but run.json, which says how long it took)
     early      results that lay under their name before they were complete
     leftovers  runs that left anything beside their result
@@ -41,6 +41,7 @@ from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.synth.tissue import tissue
 from deepcontrast.training import loop
+from deepcontrast.workdir import worth_resuming
 
 SMALL = (
     "net.depth=1", "net.features=4", "train.steps=40", "train.batch=4", "train.patch=24", "train.validate_every=4",
@@ -73,7 +74,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Row:
-    """What became of a job's runs, each a number of runs."""
+    """What became of a job's runs, each a number of runs; ``resumed`` found a checkpoint, a pass or a shard."""
 
     kills: int
     resumed: int
@@ -147,16 +148,20 @@ def survive(job: Job, folder: Path, moments: random.Random) -> Row:
             os.kill(victim, signal.SIGKILL)
             if job.workers:
                 end(child)
-                resumed += 1
             else:
                 os.waitpid(child, 0)
                 early += out.exists() and tree(out) != expected
-                resumed += out.with_name(out.name + ".partial").exists()
+                resumed += something_kept(out.with_name(out.name + ".partial"))
                 run(job.arguments, out)
             identical += tree(out) == expected
             leftovers += [path.name for path in out.parent.iterdir()] != [out.name]
         shutil.rmtree(out.parent, ignore_errors=True)
     return Row(kills, resumed, identical, early, leftovers)
+
+
+def something_kept(partial: Path) -> bool:
+    """Return whether a killed run left anything that a resumed one can use."""
+    return partial.exists() and worth_resuming(partial)
 
 
 def begun(child: int, out: Path) -> float:

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -396,6 +397,53 @@ def test_reading_and_writing_happen_while_computing() -> None:
     spent = done.seconds.read + done.seconds.compute + done.seconds.write
     assert spent >= 18 * 0.03
     assert took < 0.8 * spent
+
+
+def test_a_slow_read_gives_signs_of_life_and_can_be_cancelled() -> None:
+    class Slow:
+        shape = (4, 8, 8)
+
+        def __getitem__(self, key: Any) -> Volume:
+            time.sleep(0.6)
+            return noise(*self.shape)[key]
+
+    def progress(event: Event) -> None:
+        raise Cancelled
+
+    began = time.perf_counter()
+    with pytest.raises(Cancelled):
+        predict_pass(
+            Plain(), [net_of()], Slow(), None, Config(),
+            out=np.empty(Slow.shape, np.float32), progress=progress, plan=plan_of(Slow.shape, net_of(), Plain()),
+        )  # type: ignore[arg-type] # fmt: skip
+    assert time.perf_counter() - began < 0.9
+
+
+def test_a_box_too_large_for_the_memory_is_read_tile_by_tile() -> None:
+    volume, net = smooth(6, 32, 32), net_of()
+
+    class Tight:
+        shape = volume.shape
+
+        def __getitem__(self, key: Any) -> Volume:
+            if prod(k.stop - k.start for k in key) > volume.size // 2:
+                raise MemoryError
+            return volume[key]
+
+    box = (slice(0, 6), slice(0, 32), slice(0, 32))
+    plan = replace(plan_of(volume.shape, net, Plain()), core=(2, 32, 32))
+    out, expected = np.empty_like(volume), np.empty_like(volume)
+    predict_pass(Plain(), [net], volume, None, Config(), out=expected, plan=plan)  # type: ignore[arg-type]
+    predict_pass(Plain(), [net], Tight(), None, Config(), out=out, box=box, plan=plan)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_the_thread_that_reads_lets_idle_threads_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+    name = "deepcontrast.prediction.pipeline.let_idle_threads_sleep"
+    monkeypatch.setattr(name, lambda: names.append(threading.current_thread().name))
+    run(smooth(4, 16, 16), net_of())
+    assert [called.split("_")[0] for called in names] == ["read"]
 
 
 # Seams

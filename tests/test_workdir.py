@@ -304,6 +304,24 @@ def test_a_finished_image_takes_the_place_of_the_old_one(tmp_path: Path) -> None
     assert [p.name for p in tmp_path.iterdir()] == ["a.ome.zarr"]
 
 
+def test_a_file_is_replaced_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "a.tif"
+    out.write_text("old")
+    seen: list[str] = []
+    replaced = os.replace
+
+    def watched(source: Path, target: Path) -> None:
+        replaced(source, target)
+        seen.append(out.read_text())
+
+    with working(out, JOB, folder=False, overwrite=True) as work:
+        made = work.path / "made"
+        made.write_text("new")
+        monkeypatch.setattr("deepcontrast.workdir.os.replace", watched)
+        finish_single(work, made)
+    assert seen == ["new"]
+
+
 def test_an_image_that_appeared_meanwhile_is_kept(tmp_path: Path) -> None:
     out = tmp_path / "a.tif"
     with pytest.raises(OutputExistsError, match="appeared"), working(out, JOB, folder=False) as work:

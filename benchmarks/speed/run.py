@@ -125,7 +125,7 @@ def _compare(run: Run, measure: str) -> str:
         run.save()
     run.measured += found
     versions = dict.fromkeys(result.versions for result in found)
-    return f"{'; '.join(versions)}. {run.options.repeats} turns.\n\n{tables.compared(found)}"
+    return f"{'; '.join(versions)}.\n\n{tables.compared(found)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -152,8 +152,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', 'not set')}, load {os.getloadavg()[1]:.1f} before the run."
     )
     run.found["about"] = about
+    counts = f"--repeats {run.options.repeats} --starts {run.options.starts} --threads {run.options.threads}"
     for section in (name for name in SECTIONS if name in run.options.only):
-        text = f"{about}\n\n{SECTIONS[section](run)}"
+        text = f"`--only {' '.join(run.options.only)} {counts}`. {about}\n\n{SECTIONS[section](run)}"
         print(f"\n{section}\n\n{text}", flush=True)
         run.save()
         if run.options.write:

@@ -93,7 +93,7 @@ class Mosaic:
 def find_mosaic(
     volumes: Sequence[NDArray[np.float32]], valid: Sequence[NDArray[np.bool_]], offset: float
 ) -> Mosaic | None:
-    """Return the tiles of planes that differ in brightness by more than 5 %, or ``None`` where there are none.
+    """Return the tiles of planes that differ in brightness by at least 6 %, or ``None`` where there are none.
 
     A line is a seam where the brightness on its two sides, each continued to the line from two pixels, differs by a
     factor that is large beside the scatter of all lines, along at least half of the line and in all planes alike, and

@@ -27,7 +27,7 @@ Column = tuple[int, int, int]
 
 VALIDATION = 64
 """Held-out patches."""
-JUDGED = 2048
+ASKED = 2048
 """Places of held-out patches, more than which are not all asked whether they are valid."""
 
 
@@ -95,7 +95,7 @@ def validation_places(
 
     numbers = np.arange(ends[-1] if len(ends) else 0)
     if not all(source.survey.all_valid for source in sources):
-        if len(numbers) > JUDGED:
+        if len(numbers) > ASKED:
             numbers = evenly(numbers, 2 * VALIDATION)
         numbers = np.array([n for n in numbers.tolist() if mostly_valid(n)], np.int64)
     return [place(n) for n in evenly(numbers, VALIDATION).tolist()]

@@ -15,11 +15,17 @@ from deepcontrast.progress import Event, Progress
 from deepcontrast.task import KEPT, Source
 from deepcontrast.valid import consecutive
 
+FEWEST_RUNS = 4
+"""Runs of planes that still show a stack from its first plane to its last; where fewer would be read, planes are."""
+
 
 def sample_planes(
     sources: Sequence[Source], count: int, progress: Progress
 ) -> tuple[list[Source], list[NDArray[np.float32]], list[NDArray[np.bool_]], list[NDArray[np.float64]]]:
-    """Read about ``count`` evenly spaced planes, empty voxels filled, by source, with their valid voxels and depths."""
+    """Read about ``count`` evenly spaced planes, empty voxels filled, by source, with their valid voxels and depths.
+
+    At least four planes of a source are read; of more sources than ``count`` suffices for, some are not.
+    """
     some = evenly(np.arange(len(sources)), count // 4)
     each = max(4, count // len(some))
     read, planes, valid, depth = [], [], [], []
@@ -52,11 +58,12 @@ def sample_planes(
 
 
 def _shown(source: Source, count: int) -> NDArray[np.bool_]:
-    """Return which usable planes (Z,) of a source to read: evenly spaced; of a large one, evenly spaced runs."""
+    """Return which usable planes (Z,) of a source to read, evenly spaced; of a large one in runs, if not too few."""
     usable = source.survey.usable(0.2)
-    together = 1 if source.frame.size <= KEPT else TOGETHER
+    together = TOGETHER if source.frame.size > KEPT and count >= FEWEST_RUNS * TOGETHER else 1
+    places = np.flatnonzero(usable)
     wanted = np.zeros(len(usable), bool)
-    for z in evenly(np.flatnonzero(usable), count // together).tolist():
+    for z in evenly(places[: max(1, len(places) - together + 1)], count // together).tolist():
         wanted[z : z + together] = True
     return wanted & usable
 

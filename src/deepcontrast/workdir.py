@@ -143,7 +143,7 @@ def working(
         except BaseException as error:
             _put_old_back(path, out)
             wrong_input = isinstance(error, (InputError, ModelFileError))
-            if job is None or not _worth_resuming(path):
+            if job is None or not worth_resuming(path):
                 _discard(path)
                 for parent in made:
                     with contextlib.suppress(OSError):
@@ -189,8 +189,10 @@ def _put_in_place(work: Workdir, made: Path) -> None:
     if out.exists():
         if not work.replace:
             raise OutputExistsError(f"'{work.out}' appeared while the run was at work; the result is not written")
-        _remove(work.path / "old")
-        os.replace(out, work.path / "old")
+        if out.is_dir():
+            # Only a file is replaced in one go.
+            _remove(work.path / "old")
+            os.replace(out, work.path / "old")
     os.replace(made, out)
     _discard(work.path)
 
@@ -232,7 +234,7 @@ def _refuse_other_job(
         raise InputError(f"cannot resume '{path}': it was another run ({difference})")
 
 
-def _worth_resuming(path: Path) -> bool:
+def worth_resuming(path: Path) -> bool:
     """Return whether an unfinished run has a checkpoint, a pass or a shard."""
     ours = {"lock", "job.json", "result", "old"}
     kept = (entry for entry in path.iterdir() if entry.name not in ours)

@@ -62,7 +62,8 @@ def release(maps: Iterable[object] = ()) -> None:
     """
     for array in maps:
         mapped = getattr(array, "_mmap", None)
-        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        # What was changed in a private map (mode "c") lies in its pages alone.
+        if isinstance(mapped, mmap.mmap) and getattr(array, "mode", "c") != "c" and hasattr(mmap, "MADV_DONTNEED"):
             mapped.madvise(mmap.MADV_DONTNEED)
     gc.collect()
     libc = _glibc()

@@ -26,7 +26,7 @@ from deepcontrast.jobs.say import Say, describe_stack, looked_at, raise_failures
 from deepcontrast.model import Model, load_model, save_model
 from deepcontrast.output_checks import check_out, check_space, partial_folder, size_of
 from deepcontrast.progress import Progress, silent
-from deepcontrast.scale.resources import FIXED, Resources
+from deepcontrast.scale.resources import LOOKING, Resources
 from deepcontrast.stack import Stack
 from deepcontrast.training import threads
 from deepcontrast.workdir import finish, is_done, working
@@ -238,7 +238,7 @@ def _check_memory(stacks: Iterable[Stack], patch: int, memory: int) -> None:
     for stack in stacks:
         needed = least(stack, patch)
         if not fits(stack, memory) and needed > memory:
-            left, enough = describe_bytes(max(0, memory)), (resident() + FIXED + int(1.1 * needed)) // 10**6 + 1
+            left, enough = describe_bytes(max(0, memory)), (resident() + LOOKING + int(1.1 * needed)) // 10**6 + 1
             raise InputError(
                 f"looking at '{stack.source}' takes {describe_bytes(needed)}, {left} are left; "
                 f"the least that works is --memory {enough}MB"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,6 +14,9 @@ from deepcontrast.compute.idle import let_idle_threads_sleep
 Item = TypeVar("Item")
 Read = TypeVar("Read")
 Result = TypeVar("Result")
+
+BEAT = 0.25
+"""Seconds between two signs of life while a read is awaited."""
 
 
 @dataclass
@@ -31,6 +34,7 @@ def stream(
     compute: Callable[[Item, Read], Result],
     write: Callable[[Item, Result], None],
     finished: Callable[[], None],
+    waiting: Callable[[], None],
     *,
     ahead: int,
     seconds: Seconds,
@@ -38,7 +42,8 @@ def stream(
     """Take every item through reading, computing and writing, in order.
 
     ``read`` and ``write`` run in a thread each, at most ``ahead`` items away from ``compute``, which runs in the
-    caller's thread, as ``finished`` does, once an item is written. The first error of any of them is raised as it is;
+    caller's thread, as ``finished`` does, once an item is written, and ``waiting``, now and then while nothing is read
+    yet. The first error of any of them is raised as it is;
     what is computed is written then, what waits to be computed is given up.
     """
     with ThreadPoolExecutor(1, "read", let_idle_threads_sleep) as reader, ThreadPoolExecutor(1, "write") as writer:
@@ -54,7 +59,7 @@ def stream(
                 for following in work[i + len(reads) : i + 1 + ahead]:
                     reads.append(reader.submit(_timed, "read", seconds, read, following))
                 try:
-                    piece = reads.popleft().result()
+                    piece = _awaited(reads.popleft(), waiting)
                     result = _timed("compute", seconds, compute, item, piece)
                     del piece
                 except Exception:
@@ -72,6 +77,12 @@ def stream(
             for pool in (reader, writer):
                 pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _awaited(reading: Future[Read], waiting: Callable[[], None]) -> Read:
+    while not wait([reading], BEAT).done:
+        waiting()
+    return reading.result()
 
 
 def _timed(stage: str, seconds: Seconds, call: Callable[..., Result], *args: object) -> Result:

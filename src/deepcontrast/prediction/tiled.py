@@ -58,7 +58,7 @@ class Done:
     Attributes:
         plan: as it was at the end; its ``core`` is smaller than planned where memory did not suffice.
         seam: whether the result shows where its tiles meet.
-        seconds: that reading, computing and writing were at work; they overlap.
+        seconds: that reading, computing and writing were at work; they overlap, but for the reading of a box.
         error: of a reduced precision, measured in the middle of the first tile; ``None`` in float32.
         overflowed: tiles that exceeded float16 and were computed in float32.
     """
@@ -98,7 +98,8 @@ def predict_pass(
         config: the settings.
         out: takes the result, in float32; written by another thread.
         box: the part that is asked for, of which ``out`` has the shape; by default the whole. It is read once, with
-            the halo. With the same plan a voxel is the same whatever box it is asked for in.
+            the halo, before the first tile is computed. With the same plan a voxel is the same whatever box it is asked
+            for in.
         plan: how; by default :func:`make_plan` decides.
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
         progress: gets an event per tile, and a few a second within long ones.
@@ -149,7 +150,9 @@ def predict_pass(
     with keeping, nullcontext() if plan.compiled else beating(nets, beat):
         while todo:
             before = done
-            short = _unless_short(partial(stream, todo, read, compute, write, finished, ahead=AHEAD, seconds=seconds))
+            short = _unless_short(
+                partial(stream, todo, read, compute, write, finished, beat, ahead=AHEAD, seconds=seconds)
+            )
             todo = todo[done - before :]
             if short:
                 plan = _smaller(plan, shape, geometry)
@@ -193,7 +196,10 @@ def _smaller(plan: Plan, shape: Lengths, geometry: Geometry) -> Plan:
 
 
 class _Once:
-    """A volume of which a box is read once, when it is first asked for: chunks of a file are larger than tiles."""
+    """A volume of which a box is read once, when it is first asked for: chunks of a file are larger than tiles.
+
+    Where the box does not fit the memory, tiles are read one by one.
+    """
 
     def __init__(self, volume: Readable, box: Slices) -> None:
         self.shape, self._volume, self._box = volume.shape, volume, box
@@ -202,7 +208,10 @@ class _Once:
     def __getitem__(self, key: Slices) -> NDArray[Any]:
         """Return a part of the box."""
         if self._kept is None:
-            self._kept = np.asarray(self._volume[self._box])
+            try:
+                self._kept = np.asarray(self._volume[self._box])
+            except MemoryError:
+                return np.asarray(self._volume[key])
         return self._kept[
             tuple(slice(k.start - b.start, k.stop - b.start) for k, b in zip(key, self._box, strict=True))
         ]

@@ -57,8 +57,8 @@ FINEST = (16, 128, 128)
 """Voxels (z, y, x) of the smallest shard: a chunk."""
 
 HELD = 26
-"""Bytes that a worker holds for every voxel of its shard, besides the tiles: what is read with its halo, the
-result in float32, in its type, and in the pieces that are compressed."""
+"""Bytes that a worker holds for every voxel of its shard, besides the tiles: what is read with its halo (taken to
+be half as much again), the result in float32, in its type, and in the pieces that are compressed."""
 
 Lengths = tuple[int, int, int]
 

@@ -10,7 +10,7 @@ from deepcontrast.scale.runners import Here, Processes, Runner, Scheduler
 LOOKED_AT = 2 * 10**9
 """Bytes for looking at a stack that others share the work on."""
 
-FIXED = 160 * 10**6
+LOOKING = 160 * 10**6
 """Bytes that looking at a stack takes whatever its size: figures, tables, what is loaded late."""
 
 
@@ -54,7 +54,7 @@ class Resources:
 
         Where others share the work an excerpt will do, so that they get their share.
         """
-        room = spare("cpu", self.memory) - FIXED
+        room = spare("cpu", self.memory) - LOOKING
         return min(room, LOOKED_AT) if self.shared else room
 
     def memory_of_one(self, device: str) -> int:

@@ -54,6 +54,9 @@ LARGE = (
     f"The planes have more than {SIDE} x {SIDE} pixels: camera, scale and blur were estimated in the window "
     "in their middle, a fixed pattern was not looked for, and seams of a mosaic only there."
 )
+FEWER = (
+    "Camera, scale, blur and seams were judged by {planes} planes, of {sampled} of the {sources} stacks and time points"
+)
 
 
 class Params(Table):
@@ -66,8 +69,8 @@ class Params(Table):
     remove_pattern: subtract the camera's fixed pattern where one is found.
     even_mosaic: even out the tiles of stitched planes where they differ in brightness.
     balance: weigh patches so that dim planes count as much as bright ones.
-    bank_mb: memory for the planes that patches are cut from, and camera and scale estimated from; of more than fit,
-        others take their turn.
+    bank_mb: memory for the planes that patches are cut from; of more than fit, others take their turn. Camera, scale
+        and blur are estimated once, from up to 64 planes, fewer where those take more.
     round_steps: steps after which another set of planes takes its turn.
     """
 
@@ -139,7 +142,8 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         InputError: the planes are too small, or no valid voxel is left.
     """
     params = Params(**config.task)
-    sampled, planes, valid, depth = sample_planes(sources, _fit_planes(sources, params), progress)
+    count = _fit_planes(sources, params)
+    sampled, planes, valid, depth = sample_planes(sources, count, progress)
     fields = {source.frame.shape[1:] for source in sources}
     whole = all(middle(field) == (slice(0, field[0]), slice(0, field[1])) for field in fields)
     estimate = partial(
@@ -157,6 +161,11 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         camera = replace(camera, notes=(*camera.notes, *_describe(mosaics)))
     if not whole:
         camera = replace(camera, notes=(*camera.notes, LARGE))
+    short = count < min(FIT_PLANES, sum(len(source.depth) for source in sources))
+    if short or len(sampled) < len(sources):
+        more = ": no more fit the memory." if short else "."
+        looked = FEWER.format(planes=sum(map(len, planes)), sampled=len(sampled), sources=len(sources))
+        camera = replace(camera, notes=(*camera.notes, looked + more))
     progress(Event("fit", 1, 3, {"gain": camera.gain, "intercept": camera.intercept}))
     if pattern is not None:
         for some in planes:
