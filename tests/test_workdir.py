@@ -204,6 +204,25 @@ def test_resume_of_a_complete_run_tidies_up(tmp_path: Path, monkeypatch: pytest.
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("left", [("lock", "pass"), ("lock",), ()])
+def test_resume_of_a_complete_run_goes_on_with_the_tidying(left: tuple[str, ...], tmp_path: Path) -> None:
+    out, partial = tmp_path / "out", tmp_path / "out.partial"
+    complete(out)
+    partial.mkdir()
+    for name in left:
+        (partial / name).touch()
+    assert is_done(out, JOB)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_is_not_of_a_run_is_left_alone(tmp_path: Path) -> None:
+    complete(tmp_path / "out")
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "mine").touch()
+    assert is_done(tmp_path / "out", JOB)
+    assert (tmp_path / "out.partial" / "mine").exists()
+
+
 def test_the_old_result_survives_a_kill_between_the_renames(tmp_path: Path) -> None:
     out = tmp_path / "out"
     complete(out, "old")

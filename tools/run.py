@@ -33,6 +33,7 @@ COMMANDS = {
     "evidence": (
         ("-m", "pytest", "-m", "slow"),
         (*DEMO, "--seeds", "0,1,2", "--out", "demo_output/evidence"),
+        ("benchmarks/speed/run.py", "--only", "size", "--out", "demo_output/size"),
     ),
 }
 

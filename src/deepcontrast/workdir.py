@@ -73,8 +73,9 @@ def is_done(out: Path, job: Mapping[str, Any], complete: Mapping[str, Any] | Non
         if unfinished is None:
             raise InputError(f"'{out}' is complete, but of another run ({difference})")
         return False
-    # Killed between the rename and the tidying.
-    if unfinished is not None and not _difference(unfinished[0], wanted):
+    # Killed between the rename and the tidying, or while it tidied, which begins with the job and ends with the lock.
+    half_tidied = unfinished is None and path.is_dir() and ((path / "lock").exists() or not any(path.iterdir()))
+    if half_tidied or (unfinished is not None and not _difference(unfinished[0], wanted)):
         with open(path / "lock", "w") as lock:
             _lock(lock, path)
             _discard(path)
