@@ -3,7 +3,7 @@
     python benchmarks/survives.py [--kills 20] [--only predict,train,...] [--seed 0]
 
 Every kill is a run of its own: started, killed with SIGKILL, and resumed to its end. The moment is drawn over the time
-in which a run that is left alone writes: one killed before that leaves nothing to go on from. Runs are copies of this
+from the first checkpoint, pass or shard of a run that is left alone to its end. Runs are copies of this
 process, which has the package loaded; shards are small, few bytes are looked at of a stack that is enhanced, and every
 validation of a training is a checkpoint, so that runs have many parts and take seconds. In the last row one of three
 worker processes is killed instead, and nobody resumes.
@@ -25,6 +25,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from math import prod
@@ -151,7 +152,7 @@ def survive(job: Job, folder: Path, moments: random.Random) -> Row:
             else:
                 os.waitpid(child, 0)
                 early += out.exists() and tree(out) != expected
-                resumed += something_kept(out.with_name(out.name + ".partial"))
+                resumed += something_kept(out)
                 run(job.arguments, out)
             identical += tree(out) == expected
             leftovers += [path.name for path in out.parent.iterdir()] != [out.name]
@@ -159,14 +160,16 @@ def survive(job: Job, folder: Path, moments: random.Random) -> Row:
     return Row(kills, resumed, identical, early, leftovers)
 
 
-def something_kept(partial: Path) -> bool:
-    """Return whether a killed run left anything that a resumed one can use."""
-    return partial.exists() and worth_resuming(partial)
+def something_kept(out: Path) -> bool:
+    """Return whether an unfinished run has left anything by now that a resumed one can use."""
+    with suppress(OSError):  # A run at work removes what it has used.
+        return worth_resuming(out.with_name(out.name + ".partial"))
+    return False
 
 
 def begun(child: int, out: Path) -> float:
     """Wait until a run has something to lose; return when that was."""
-    while not out.with_name(out.name + ".partial").exists():
+    while not something_kept(out):
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             break
         time.sleep(0.002)
