@@ -294,7 +294,7 @@ def compare(
 
 @app.command()
 def simulate(
-    what: Annotated[str, typer.Argument(metavar="KIND", help="tissue or nuclei")],
+    what: Annotated[str, typer.Argument(metavar="KIND", help="tissue, nuclei, filaments or spots.")],
     out: Out,
     shape: Annotated[str, typer.Option("--shape", metavar="Z,Y,X", help="Planes, rows and columns.")] = "48,256,256",
     light: Annotated[

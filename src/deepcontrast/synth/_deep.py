@@ -31,12 +31,18 @@ def picture(
         structure: density of fluorophores, any unit.
         mask: where the structures are.
         parameters: every argument of the phantom; those of optics, tissue and camera are used here.
+
+    Raises:
+        InputError: so little glows that ``light``, which is a percentile, has no meaning.
     """
     p = parameters
     voxel, light, scatter = p["voxel_um"], p["light"], p["scatter_um"]
     axial, lateral = (s / voxel for s in p["psf_um"])
     truth = ndimage.gaussian_filter(structure, (axial, lateral, lateral))
-    scale = light / float(np.percentile(truth, 99.9))
+    brightest = float(np.percentile(truth, 99.9))
+    if brightest <= 0:
+        raise InputError(f"a tissue {structure.shape} of which less than 0.1 % glows; accepted: larger or denser ones")
+    scale = light / brightest
     truth *= scale
     structure *= scale
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from deepcontrast.synth import Phantom
+from deepcontrast.synth._balls import draw_balls
 from deepcontrast.synth._deep import Volume, check, picture, smooth_noise
 
 
@@ -158,15 +159,6 @@ def _add_vesicles(
     rng: np.random.Generator, density: Volume, mask: NDArray[np.bool_], radius: float, count: int
 ) -> None:
     """Draw ``count`` bright balls at random places into density and mask."""
-    reach = math.ceil(radius + 0.5)
-    around = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 3, indexing="ij"), axis=-1)
-    around = around[np.linalg.norm(around, axis=-1) <= radius + 1]
     centres = rng.uniform(0, 1, (count, 3)) * density.shape
-    brightness = rng.uniform(0.6, 1.0, count).astype(np.float32)
-    voxels = np.rint(centres).astype(int)[:, None] + around
-    inside = radius - np.linalg.norm(voxels - centres[:, None], axis=-1)
-    value = brightness[:, None] * np.clip(inside + 0.5, 0, 1)
-    within = ((voxels >= 0) & (voxels < density.shape)).all(axis=-1)
-    place = tuple(voxels[within].T)
-    np.maximum.at(density, place, value[within].astype(np.float32))
-    mask[tuple(voxels[within & (inside > 0)].T)] = True
+    for centre, brightness in zip(centres, rng.uniform(0.6, 1.0, count).astype(np.float32), strict=True):
+        draw_balls(density, mask, centre[None], radius, float(brightness))
