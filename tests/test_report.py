@@ -98,6 +98,11 @@ def example(shape: tuple[int, int, int] = (8, 48, 64), last: int = 2, **changes:
         },
         "fidelity": (("Correlation with the raw", "0.95"),),
         "provenance": (("Seed", "0"),),
+        "equalised": {
+            "factor": np.exp(depth / 10),
+            "measured": np.stack([depth[::-1], 400 * np.exp(-depth[::-1] / 10)]),
+            "words": "planes are multiplied by 1 to 4.06",
+        },
         "scores": (("method", "IoU"), ("raw", "0.50"), ("deepcontrast", "0.68")),
     }
     return ReportData(**{**fields, **changes})
@@ -168,6 +173,7 @@ def test_page_has_every_section_and_links_to_it(written: str) -> None:
         "2 grey levels per photon",
         "12 px = 6 µm",
         "The largest k that keeps the raw&#39;s structure.",
+        "planes are multiplied by 1 to 4.06",
     ):
         assert words in written
 
@@ -222,9 +228,11 @@ def test_two_planes_one_pass_unknown_voxels_and_nothing_known() -> None:
             training={},
             fidelity=(),
             scores=None,
+            equalised=None,
         )
     )
     found = parse(html)
+    assert "equalised" not in html
     assert "section" not in found.ids
     assert "scores" not in found.ids
     assert len(found.sliders) == 2

@@ -30,7 +30,7 @@ VERBS = ("enhance", "train", "predict", "evaluate", "compare", "simulate", "degr
 def test_public_names_change_on_purpose_only() -> None:
     assert dc.__all__ == [
         "Config", "DeepContrastError", "Optics", "Restorer", "Result", "Stack",
-        "enhance", "evaluate", "load", "open", "predict", "train",
+        "enhance", "evaluate", "load", "open", "predict", "train", "undo_equalise",
     ]  # fmt: skip
     for name in dc.__all__:
         assert getattr(dc, name).__doc__
@@ -38,9 +38,9 @@ def test_public_names_change_on_purpose_only() -> None:
 
 
 OPTIONS = {
-    "enhance": "--axes --channel --device --dtype --ensemble --fidelity-map --gain --iterations --json --mask "
-    "--memory --model --offset --out --overwrite --plan --quiet --recipe --resume --scheduler --seed --set --surface "
-    "--voxel-size --workers",
+    "enhance": "--axes --channel --device --dtype --ensemble --equalise-depth --fidelity-map --gain --iterations "
+    "--json --mask --memory --model --offset --out --overwrite --plan --quiet --recipe --resume --scheduler --seed "
+    "--set --surface --voxel-size --workers",
     "train": "--axes --channel --device --ensemble --gain --input --json --offset --out --overwrite --quiet --resume "
     "--seed --set --surface --voxel-size",
     "predict": "--axes --channel --device --dtype --iterations --json --memory --out --overwrite --plan --quiet "

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deepcontrast.config import Config
     from deepcontrast.errors import DeepContrastError
     from deepcontrast.jobs.images import open_image as open
+    from deepcontrast.jobs.images import undo_equalise
     from deepcontrast.stack import Optics, Stack
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ _HOMES = {
     "open": "jobs.images:open_image",
     "predict": "api:predict",
     "train": "api:train",
+    "undo_equalise": "jobs.images:undo_equalise",
 }
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "open",
     "predict",
     "train",
+    "undo_equalise",
 ]
 
 

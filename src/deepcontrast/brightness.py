@@ -90,6 +90,10 @@ class Blend:
         """Return the passes that some planes are made of."""
         return [int(k) for k in np.flatnonzero((self.weights[:, planes] != 0).any(axis=1))]
 
+    def scaled(self, factor: NDArray[np.float64]) -> Blend:
+        """Return the same result with its planes multiplied above the offset by a factor each (Z,)."""
+        return Blend(self.weights * factor, self.offset)
+
     def write(self, passes: Mapping[int, Any], out: NDArray[np.float32], planes: slice = slice(None)) -> None:
         """Write planes of the result into ``out`` (Z, Y, X).
 

@@ -21,6 +21,7 @@ from deepcontrast.accept import check_mask, check_stacks, surfaced
 from deepcontrast.brightness import Brightness, blend, match_brightness
 from deepcontrast.config import Config
 from deepcontrast.depth import bins, depth_unit, depths
+from deepcontrast.equalise import Equalisation, equalise
 from deepcontrast.errors import InputError, OutputError
 from deepcontrast.evaluation import Fidelity, Row, contrast_rows, fidelity, fidelity_rows
 from deepcontrast.excerpt import Excerpt, excerpt
@@ -77,6 +78,8 @@ class Enhanced:
         brightness: of the passes, of every channel.
         excerpts: what was looked at of every stack; ``None`` where it was the whole.
         restored: of every stack, or its excerpt, the channels, each its time points.
+        equalised: how the planes of every stack's channels are multiplied when they are written; empty where they
+            are not.
     """
 
     stacks: tuple[Stack, ...]
@@ -88,16 +91,42 @@ class Enhanced:
     brightness: tuple[Brightness, ...]
     excerpts: tuple[Excerpt | None, ...]
     restored: tuple[tuple[tuple[Restored, ...], ...], ...]
+    equalised: tuple[tuple[Equalisation, ...], ...] = ()
+
+    def equalise(self, progress: Progress = silent) -> Enhanced:
+        """Return the same, to be written with the structures of every stack and channel equally bright at all depths.
+
+        All time points of a channel take the factors of the first. What was measured is that of the result before.
+        """
+        found = []
+        for channels in self.restored:
+            of_stack = []
+            for (one, *_), fit in zip(channels, self.fits, strict=True):
+                camera, source = fit.camera, one.source
+                of_stack.append(
+                    equalise(
+                        one.enhanced,
+                        one.passes[0],
+                        source.depth,
+                        gain=camera.gain,
+                        intercept=camera.intercept,
+                        offset=fit.norm.offset,
+                        valid=source.invalid.valid,
+                        progress=progress,
+                    )
+                )
+            found.append(tuple(of_stack))
+        return replace(self, equalised=tuple(found))
 
     def image(self, index: int = 0) -> Stack:
-        """Return an enhanced stack in float32, with the axes of its input.
+        """Return an enhanced stack in float32, with the axes of its input, equalised where that was asked for.
 
         Raises:
             InputError: it is larger than the memory.
         """
         if self.excerpts[index] is not None:
             raise InputError(f"'{self.stacks[index].source}' is larger than the memory; its passes are made in shards")
-        return self._stack(index, lambda one: one.enhanced)
+        return self._stack(index, lambda one: self._written(index, one))
 
     def map(self, index: int = 0) -> Stack:
         """Return where structure was lost (+) and added (-), in standard deviations of the raw's noise.
@@ -105,6 +134,12 @@ class Enhanced:
         Of a stack that is larger than the memory, it is that of the excerpt.
         """
         return self._stack(index, lambda one: one.map)
+
+    def _written(self, index: int, one: Restored) -> Volume:
+        if not self.equalised:
+            return one.enhanced
+        source = one.source
+        return self.equalised[index][source.c].apply(one.enhanced, source.depth, source.invalid.valid)
 
     def _stack(self, index: int, volume: Callable[[Restored], Volume]) -> Stack:
         part = self.excerpts[index]

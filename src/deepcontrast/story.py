@@ -51,9 +51,10 @@ def report_data(
     middle = len(depth) // 2
     k_count = len(one.passes) - 1
     several = len(result.model.channels) > 1
+    equalised = result.equalised[index][channel] if result.equalised else None
     return ReportData(
         title=title + (f", channel {result.model.channels[channel].name}" if several else ""),
-        summary=summary(one),
+        summary=(*summary(one), *((f"Equalised over depth: {equalised.describe()}.",) if equalised else ())),
         facts=(
             ("Image", replace(stack, source=Path(stack.source).name).describe()),
             ("Surface", f"the {stack.optics.surface} plane ({result.why_surface[index]})"),
@@ -107,6 +108,9 @@ def report_data(
         valid=invalid.valid,
         fidelity_map=one.map,
         flagged_from=THRESHOLD,
+        equalised=None
+        if equalised is None
+        else {"factor": equalised.at(depth), "measured": equalised.measured, "words": equalised.describe()},
     )
 
 

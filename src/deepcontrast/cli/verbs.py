@@ -79,6 +79,10 @@ def enhance(
     fidelity_map: Annotated[
         bool, typer.Option("--fidelity-map", help="Also write where structure was lost (+) and added (-).")
     ] = False,
+    equalise_depth: Annotated[
+        bool,
+        typer.Option("--equalise-depth", help="Multiply planes so that structures are equally bright at all depths."),
+    ] = False,
     axes: Axes = None,
     voxel_size: VoxelSize = None,
     channel: ChannelName = None,
@@ -114,6 +118,7 @@ def enhance(
             mask=mask,
             members=ensemble,
             fidelity_map=fidelity_map,
+            equalise_depth=equalise_depth,
             reading=reading_of(axes, voxel_size, channel, surface),
             dtype=dtype_of(dtype),
             device=device,

@@ -21,7 +21,7 @@ from deepcontrast.io import container_suffix, fingerprint, open_stack, stem
 from deepcontrast.jobs.hardware import hardware, machine
 from deepcontrast.jobs.images import Reading, list_images
 from deepcontrast.jobs.large import Means, make_large, take_large
-from deepcontrast.jobs.results import save
+from deepcontrast.jobs.results import equalised_record, save
 from deepcontrast.jobs.say import Say, describe_stack, looked_at, raise_failures
 from deepcontrast.model import Model, load_model, save_model
 from deepcontrast.output_checks import check_out, check_space, partial_folder, size_of
@@ -45,6 +45,7 @@ def enhance_images(
     mask: Path | None = None,
     members: int = 1,
     fidelity_map: bool = False,
+    equalise_depth: bool = False,
     reading: Reading,
     dtype: str | None = None,
     device: str = "auto",
@@ -93,6 +94,7 @@ def enhance_images(
         **asdict(reading),
         "dtype": dtype,
         "fidelity_map": fidelity_map,
+        "equalise_depth": equalise_depth,
         # Passes are kept by number, and the mask is the first image's.
         "order": [file.name for file in files],
     }
@@ -142,6 +144,8 @@ def enhance_images(
         )
         # The surface was found above; to enhance() it is known.
         result = replace(result, why_surface=tuple(why for _, why in placed))
+        if equalise_depth:
+            result = result.equalise(progress)
         large = {i: work.path / "large" / str(i) for i, part in enumerate(result.excerpts) if part is not None}
         if resources.shared and not large:
             say("workers have nothing to share: the passes over images this small are made while k is chosen")
@@ -166,6 +170,7 @@ def enhance_images(
         for line in said:
             say(line)
         made_on = hardware(where, result.model)
+        equalised = {file.name: equalised_record(result, i) for i, file in enumerate(files)} if equalise_depth else {}
         # Some file systems do not let go of a folder while its files are mapped.
         del result
         for i, folder in large.items():
@@ -179,6 +184,7 @@ def enhance_images(
                 "machine": dict(work.machine),
                 "seconds": round(time.monotonic() - started, 1),
                 "seconds_before_writing": round(seconds, 1),
+                "equalised": equalised,
                 "said": before + said,
                 "failed": failures,
             },

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcontrast.equalise import EQUALISED, undone
 from deepcontrast.errors import InputError, OutputExistsError
 from deepcontrast.io import container_suffix, find_images, open_stack, read_attributes, stem, write_stack
 from deepcontrast.io.names import is_zarr
@@ -87,7 +89,30 @@ def open_image(
         grey = Computed(stack.array, partial(_grey, offset=offset, scale=scale), np.dtype(np.float32))
         note = f"grey levels are value * {scale:.6g} + {offset:g}, as the file says"
         stack = replace(stack, array=grey, notes=(*stack.notes, note))
+    if EQUALISED in kept:
+        note = "planes were multiplied to be equally bright at all depths; deepcontrast.undo_equalise divides it out"
+        stack = replace(stack, notes=(*stack.notes, note))
     return stack if channel is None else _channel(stack, channel)
+
+
+def undo_equalise(path: str | os.PathLike[str]) -> Stack:
+    """Open what ``enhance --equalise-depth`` wrote as it would have been without, in float32, where it is sliced.
+
+    In every plane of every channel, ``before = offset + (grey level - offset) / factor``, with the numbers that the
+    file keeps. Of an integer type, what was rounded is back within half a grey level (half a step of the
+    file's scale, where it has one); what was clipped stays clipped. Voxels that hold no measurement were
+    not multiplied: take them from the raw.
+
+    Raises:
+        InputError: not an image, or one that does not say how it was equalised.
+    """
+    record = read_attributes(path).get(EQUALISED)
+    if not isinstance(record, str):
+        raise InputError(
+            f"'{path}' does not say how it was equalised; accepted: what enhance --equalise-depth wrote, but for .npy, "
+            "whose factors are in run.json"
+        )
+    return undone(open_image(path), json.loads(record))
 
 
 def is_image_name(path: Path) -> bool:
@@ -117,14 +142,16 @@ def dtype_in(container: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32) if unknown else dtype
 
 
-def write_image(target: Path, image: Stack, dtype: np.dtype[Any]) -> str:
+def write_image(
+    target: Path, image: Stack, dtype: np.dtype[Any], attributes: Mapping[str, float | str] | None = None
+) -> str:
     """Write a float result in a type, and return what was done to make it fit; it is read in slabs."""
     dtype = dtype_in(container_suffix(target), dtype)
     written = to_dtype(image.array, dtype)
     if written.attributes and container_suffix(target) == ".npy":
         note = f"written as float32: .npy has no place for the offset and scale that {dtype.name} would need"
         written = Written(image.array, {}, note)
-    write_stack(target, replace(image, array=written.array), attributes=written.attributes or None)
+    write_stack(target, replace(image, array=written.array), attributes={**(attributes or {}), **written.attributes})
     return written.note
 
 

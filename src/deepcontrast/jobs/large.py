@@ -18,6 +18,7 @@ from deepcontrast.depth import depths
 from deepcontrast.enhancing import Enhanced
 from deepcontrast.io import container_suffix, open_writer, write_stack
 from deepcontrast.jobs.images import Reading, dtype_in
+from deepcontrast.jobs.results import attributes_of
 from deepcontrast.jobs.say import Say
 from deepcontrast.jobs.shards import describe_plan, plan_shards, surveys_of
 from deepcontrast.output_checks import check_space, size_of
@@ -92,7 +93,7 @@ def make_large(
         folder=folder.resolve(),
         blends=blends,
     )
-    outcome = restore_stack(job, means.resources.runner(), attributes={}, progress=progress)
+    outcome = restore_stack(job, means.resources.runner(), attributes=attributes_of(result, index), progress=progress)
     if container != ".ome.zarr":
         array = open_writer(job.result).array
         write_stack(folder / _name(file), replace(stack, array=array), attributes=outcome.attributes)
@@ -111,12 +112,14 @@ def _name(file: Path) -> str:
 
 
 def _blends(result: Enhanced, index: int) -> Mapping[tuple[int, int], Blend]:
-    """Return which passes every time point and channel of the result is made of."""
+    """Return which passes every time point and channel of the result is made of, and how bright its planes are."""
     stack = result.stacks[index]
     depth = depths(stack)
     found: dict[tuple[int, int], Blend] = {}
     for c, (choice, brightness, fit) in enumerate(zip(result.choices, result.brightness, result.fits, strict=True)):
         made = blend(choice.at(depth), depth, brightness, offset=fit.norm.offset)
+        if result.equalised:
+            made = made.scaled(result.equalised[index][c].at(depth))
         found |= {(t, c): made for t in range(stack.size("T"))}
     return found
 

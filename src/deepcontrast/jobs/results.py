@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from deepcontrast.atomic import write_json
 from deepcontrast.depth import depths
 from deepcontrast.enhancing import Enhanced
+from deepcontrast.equalise import EQUALISED, to_record
 from deepcontrast.evaluation import Row
 from deepcontrast.io import container_suffix, stem
 from deepcontrast.jobs.images import write_image
@@ -50,7 +53,8 @@ def save(
             note = large[i]
         else:
             target = folder / ("enhanced" + container_suffix(file))
-            note = write_image(target, result.image(i), np.dtype(dtype) if dtype else result.stacks[i].dtype)
+            wanted = np.dtype(dtype) if dtype else result.stacks[i].dtype
+            note = write_image(target, result.image(i), wanted, attributes_of(result, i))
         if fidelity_map:
             write_image(folder / ("fidelity_map" + container_suffix(file)), result.map(i), np.dtype(np.float32))
         said.append(f"{file.name}: {note}")
@@ -69,6 +73,17 @@ def save(
             said += [f"{file.name}: {sentence}" for sentence in data.summary]
         progress(Event("write", i + 1, len(files)))
     return said
+
+
+def attributes_of(result: Enhanced, index: int) -> dict[str, float | str]:
+    """Return what the file of an enhanced stack keeps: how its planes were equalised, where they were."""
+    record = equalised_record(result, index)
+    return {EQUALISED: json.dumps(record, sort_keys=True)} if record else {}
+
+
+def equalised_record(result: Enhanced, index: int) -> dict[str, Any]:
+    """Return offset and factors of the planes of an enhanced stack; nothing where they were not equalised."""
+    return to_record(result.equalised[index], depths(result.stacks[index])) if result.equalised else {}
 
 
 def write_metrics(folder: Path, rows: Sequence[Row], chosen: object = None, why: str = "") -> None:

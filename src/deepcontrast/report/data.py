@@ -25,7 +25,7 @@ class ReportData:
         depth_unit: ``"um"`` or ``"planes"``.
         voxel_size: (z, y, x) in um, ``None`` where unknown.
         passes: raw, then the result of k = 1 .. K, each (Z, Y, X); read plane by plane.
-        enhanced: (Z, Y, X), what was written, before any conversion to integers.
+        enhanced: (Z, Y, X), what was written, before it was equalised or converted to integers.
         chosen: (Z,) the k that was written, fractional where two passes are blended.
         why: the rule for k in words.
         selection: what the rule for k looked at: name to values (B, K + 1), raw first; may be empty.
@@ -47,6 +47,8 @@ class ReportData:
         valid: (Z, Y, X) voxels that hold a measurement; display ranges and intensities leave the others out.
         fidelity_map: (Z, Y, X) where structure was lost (+) and added (-), in standard deviations of the noise.
         flagged_from: size of its values from which a voxel is flagged.
+        equalised: where planes were multiplied to be equally bright: ``factor`` (Z,), ``measured``, depth and
+            brightness of structures above the offset (2, N), and ``words``.
     """
 
     title: str
@@ -76,3 +78,4 @@ class ReportData:
     valid: NDArray[np.bool_] | None = None
     fidelity_map: NDArray[np.float32] | None = None
     flagged_from: float = 4.0
+    equalised: Mapping[str, Any] | None = None

@@ -270,6 +270,27 @@ def flagged_area(depth: Array, area: Array, depth_label: str) -> bytes:
         return png_bytes(figure)
 
 
+def equalised(depth: Array, factor: Array, measured: Array, depth_label: str) -> bytes:
+    """Plot the factor of every plane (Z,), and the brightness of structures (2, N) before and after."""
+    order = np.argsort(depth, kind="stable")
+    at, before = measured
+    after = before * np.interp(at, depth[order], factor[order])
+    with plain_style():
+        figure = new_figure(1120, 240)
+        left, right = figure.subplots(1, 2)
+        left.plot(depth[order], factor[order], color=ENHANCED)
+        left.set_ylabel("factor")
+        for levels, colour, name in ((before, RAW, "before"), (after, ENHANCED, "as written")):
+            right.plot(at, levels, ".", color=colour, label=name)
+        right.set_ylabel("grey levels above the offset")
+        right.set_ylim(bottom=0)
+        right.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.1)
+        for axes in (left, right):
+            axes.set_xlabel(depth_label)
+            room(axes, depth)
+        return png_bytes(figure)
+
+
 def falloff(summary: IntensitySummary, depth_label: str) -> bytes:
     """Plot the brightness of structure with depth, before and after, and the slope of one on the other."""
     depth = np.asarray(summary["depth"])

@@ -47,6 +47,7 @@ def render(data: ReportData, *, progress: Progress = silent) -> str:
         "strips": lambda: [sections.strip(data, z) for z in three],
         "choice": lambda: sections.choice(data),
         "intensity": lambda: sections.intensity(data),
+        "equalised": lambda: sections.equalised(data),
         "invalid": lambda: sections.invalid(data),
         "camera": lambda: sections.camera(data),
         "degradation": lambda: sections.degradation(data),

@@ -287,6 +287,15 @@ def _intensity_words(found: IntensitySummary) -> list[str]:
     return sentences
 
 
+def equalised(data: ReportData) -> dict[str, Any] | None:
+    """Return by what the planes were multiplied, or nothing where they were not."""
+    if data.equalised is None:
+        return None
+    png = figures.equalised(data.depth_um, data.equalised["factor"], data.equalised["measured"], depth_axis(data))
+    plot = Plot(data_uri(png), "factor of the planes, and brightness of structures, against depth", 1120)
+    return {"plot": plot, "words": data.equalised["words"]}
+
+
 def invalid(data: ReportData) -> dict[str, Any] | None:
     counts = {reason: np.asarray(n, float) for reason, n in data.invalid.items() if np.sum(n) > 0}
     if not counts:
