@@ -96,6 +96,35 @@ def test_tiled_equals_whole(data: st.DataObject, name: str, dims: int, depth: in
     assert whole.tiles == 1
 
 
+class Layered(Plain):
+    """Planes with two above and below, each of which counts otherwise."""
+
+    def geometry(self, net: Any, fit: Any, config: Config) -> Geometry:
+        return replace(super().geometry(net, fit, config), context=2)
+
+    def restore(self, net: nn.Module, tile: Tensor, fit: Any, config: Config) -> dict[str, Tensor]:
+        planes = len(tile) - 4
+        mixed = sum(((n + 1) ** 2 * tile[n : n + planes] for n in range(5)), start=torch.zeros_like(tile[4:]))
+        return super().restore(net, mixed, fit, config)
+
+
+@given(planes=st.integers(1, 9), core=st.integers(1, 9), block=st.integers(1, 9), data=st.data())
+@settings(max_examples=20)
+def test_a_plane_is_given_its_neighbours_whatever_the_tiles(
+    planes: int, core: int, block: int, data: st.DataObject
+) -> None:
+    volume, net = noise(planes, 24, 24), net_of()
+    plan = plan_of(volume.shape, net, Layered(), block=(block, 24, 24))
+    padded = np.pad(volume, ((2, 2), (0, 0), (0, 0)), "reflect" if planes > 1 else "edge")
+    mixed = sum((n + 1) ** 2 * padded[n : n + planes] for n in range(5))
+    expected, _ = run(mixed, net, Plain())
+    z = data.draw(st.integers(0, planes - 1))
+    box = (slice(z, data.draw(st.integers(z + 1, planes))), slice(0, 24), slice(3, 20))
+    got, done = run(volume, net, Layered(), plan=replace(plan, core=(core, 24, 24)), box=box)
+    np.testing.assert_allclose(got, expected[box], atol=1e-4 * np.ptp(mixed))
+    assert done.plan.work >= 1
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_voxel_is_the_same_whatever_box_is_asked_for(dims: int) -> None:
     volume, net, task = noise(9, 45, 50), net_of(dims=dims), Plain(dims)

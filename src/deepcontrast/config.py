@@ -26,7 +26,8 @@ class Table(BaseModel):
 class Net(Table):
     """The network.
 
-    The paper names depth and features; kernel size and residual are CSBDeep's defaults where it is silent.
+    The paper names depth and features; kernel size and residual are CSBDeep's defaults where it is silent. ``context``
+    is how many planes above, and as many below, a plane is restored with.
     """
 
     name: str = "unet"
@@ -35,6 +36,7 @@ class Net(Table):
     kernel: int = Field(3, ge=1)
     bias: bool = False
     residual: bool = True
+    context: int = Field(0, ge=0, le=8)
 
     @field_validator("kernel")
     @classmethod

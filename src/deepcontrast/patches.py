@@ -172,15 +172,16 @@ class Window:
 
 
 def windows(
-    shapes: Sequence[tuple[int, int, int]], voxels: int, least: int, rng: np.random.Generator
+    shapes: Sequence[tuple[int, int, int]], voxels: int, least: int, rng: np.random.Generator, around: int = 0
 ) -> tuple[list[Window], bool]:
-    """Return what of some volumes (Z, Y, X) a bank of so many voxels holds, and whether that is everything.
+    """Return what of some volumes (Z, Y, X) a bank of so many voxels is drawn from, and whether that is everything.
 
     Where not everything fits, it is a random choice of runs of ``TOGETHER`` neighbouring planes, and of planes longer
     than ``SIDE`` pixels of windows that cover them, at least ``least`` pixels long. They come in the order they lie in.
+    With every run there is room for ``around`` planes above and below.
     """
     complete = sum(math.prod(shape) for shape in shapes) <= voxels and max(max(s[1:]) for s in shapes) <= LONGEST
-    side = LONGEST if complete else max(SIDE, least)
+    side, around = (LONGEST, 0) if complete else (max(SIDE, least), around)
     grids = [
         (np.arange(0, planes, TOGETHER), _cover(height, side), _cover(width, side)) for planes, height, width in shapes
     ]
@@ -195,10 +196,10 @@ def windows(
         z, y, x = (int(axis[i]) for axis, i in zip(grid, place, strict=True))
         window = (slice(y, min(y + side, height)), slice(x, min(x + side, width)))
         size = math.prod(s.stop - s.start for s in window)
-        depth = min(TOGETHER, planes - z, max(left // size, 0 if chosen else 1))
-        if not depth:
+        depth = min(TOGETHER, planes - z, max(left // size - 2 * around, 0 if chosen else 1))
+        if depth < 1:
             break
-        left -= depth * size
+        left -= (depth + 2 * around) * size
         chosen.append((int(number), Window(source, slice(z, z + depth), *window)))
     return [window for _, window in sorted(chosen, key=lambda one: one[0])], complete
 
@@ -209,8 +210,54 @@ def _cover(length: int, side: int) -> NDArray[np.int64]:
     return np.linspace(0, max(0, length - side), count).round().astype(np.int64)
 
 
+def layers(length: int, offsets: Sequence[int]) -> NDArray[np.int64]:
+    """Return for each plane of a stack the planes (length, C) at some offsets, mirrored at the first and last plane."""
+    period = max(1, 2 * (length - 1))
+    there = (np.arange(length)[:, None] + np.array(offsets)) % period
+    folded: NDArray[np.int64] = np.minimum(there, period - there) if length > 1 else there
+    return folded
+
+
+def with_layers(
+    wanted: Sequence[Window], planes: Sequence[int], offsets: Sequence[int]
+) -> tuple[list[Window], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return what is read for some windows and the planes around them, each plane once.
+
+    A plane that mirroring makes its own neighbour is not trained on: shown twice, it tells more of its noise than a
+    plane with true neighbours does.
+
+    Args:
+        wanted: windows, those of equal place in y and x by rising z.
+        planes: of every source.
+        offsets: of the planes that a patch is cut from, 0 in their middle.
+
+    Returns:
+        Windows whose planes are the pieces of the bank, int64 (P, C) the pieces that each is shown with, and (P,)
+        those that may be trained on.
+    """
+    reach = max(offsets)
+    number: dict[tuple[int, int, int, int], int] = {}
+    asked: set[tuple[int, int, int, int]] = set()
+    read = []
+    for one in wanted:
+        source, y, x = one.source, one.y.start, one.x.start
+        last = min(planes[source], one.z.stop + reach)
+        new = [z for z in range(max(0, one.z.start - reach), last) if (source, z, y, x) not in number]
+        asked |= {(source, z, y, x) for z in range(one.z.start, one.z.stop)}
+        number |= {(source, z, y, x): len(number) + n for n, z in enumerate(new)}
+        if new:
+            read.append(Window(source, slice(new[0], new[-1] + 1), one.y, one.x))
+    tables = {source: layers(planes[source], offsets) for source in {one.source for one in wanted}}
+    shown, trained = np.empty((len(number), len(offsets)), np.int64), np.zeros(len(number), bool)
+    for (source, z, y, x), piece in number.items():
+        around = tables[source][z]
+        trained[piece] = (source, z, y, x) in asked and (around == z).sum() == 1
+        shown[piece] = [number.get((source, int(other), y, x), piece) for other in around]
+    return read, shown, trained
+
+
 def cut(bank: Bank, rows: Tensor, patch: int) -> dict[str, Tensor]:
-    """Return the patches that start at places (N, 3), piece, y and x, each image (N, 1, Y, X)."""
+    """Return the patches that start at places (N, 3), piece, y and x, each image (N, C, Y, X)."""
     piece, y, x = rows.unbind(1)
     return _gathered(bank, _places(bank, piece, y, x, torch.zeros_like(piece), patch), patch)
 
@@ -218,7 +265,7 @@ def cut(bank: Bank, rows: Tensor, patch: int) -> dict[str, Tensor]:
 def draw(
     bank: Bank, count: int, patch: int, generator: torch.Generator, *, augment: bool
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Return ``count`` random training patches, each image (N, 1, Y, X), and the depth of each (N,).
+    """Return ``count`` random training patches, each image (N, C, Y, X), and the depth of each (N,).
 
     All is arithmetic on the bank's device, the generator's too, in shapes that do not depend on what is drawn.
     """
@@ -234,11 +281,12 @@ def draw(
 
 
 def _gathered(bank: Bank, places: Tensor, patch: int) -> dict[str, Tensor]:
-    return {name: image.index_select(0, places).view(-1, 1, patch, patch) for name, image in bank.images.items()}
+    shape = (-1, bank.layers.shape[1], patch, patch)
+    return {name: image.index_select(0, places).view(shape) for name, image in bank.images.items()}
 
 
 def _places(bank: Bank, piece: Tensor, y: Tensor, x: Tensor, turn: Tensor, patch: int) -> Tensor:
-    """Return where the voxels of patches (N,) lie in the flat images, (N * patch * patch,).
+    """Return where the voxels of patches (N,) and their layers lie in the flat images, (N * C * patch * patch,).
 
     ``turn`` is one of the eight orientations of a square: quarter turns as of ``torch.rot90``, 4 and above also
     mirrored along x. A step down or right in the turned patch is a step along y or x of the piece, forth or back;
@@ -250,8 +298,10 @@ def _places(bank: Bank, piece: Tensor, y: Tensor, x: Tensor, turn: Tensor, patch
     width = bank.width.index_select(0, piece)
     y = y + (patch - 1) * ((down_y < 0) | (right_y < 0))
     x = x + (patch - 1) * ((down_x < 0) | (right_x < 0))
-    first = bank.start.index_select(0, piece) + y * width + x
+    shown = bank.layers.index_select(0, piece)
+    first = bank.start.index_select(0, shown.flatten()).view(shown.shape) + (y * width + x).unsqueeze(1)
     along = torch.arange(patch, device=first.device)
-    rows = torch.outer(down_y * width + down_x, along) + first.unsqueeze(1)
+    rows = torch.outer(down_y * width + down_x, along)
     columns = torch.outer(right_y * width + right_x, along)
-    return (rows.unsqueeze(2) + columns.unsqueeze(1)).flatten()
+    inside = rows.unsqueeze(2) + columns.unsqueeze(1)
+    return (first.unsqueeze(2).unsqueeze(3) + inside.unsqueeze(1)).flatten()

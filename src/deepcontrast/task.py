@@ -76,10 +76,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a network may be applied to a volume (Z, Y, X) piece by piece."""
+    """How a network may be applied to a volume (Z, Y, X) piece by piece.
+
+    Attributes:
+        halo: how far it looks, per axis.
+        step: its total stride, per axis.
+        context: planes above and below that it is given with those that it restores.
+    """
 
     halo: tuple[int, int, int]
     step: tuple[int, int, int]
+    context: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +100,12 @@ class Bank:
         images: for every name, the voxels of all pieces (voxels,).
         start: int64 (P,): where each piece begins in them.
         width: int64 (P,): length of a row of each piece.
+        layers: int64 (P, C): the pieces that a patch of each piece is cut from, itself in their middle.
         depth: of each piece (P,).
         corners: int64 (M, 3): piece, y, x where a training patch may start, plus a shift below ``jitter`` along
             y and x.
         jitter: spacing of the grid of corners.
-        validation: for every name, the held-out patches (V, 1, Y, X), the same in every round.
+        validation: for every name, the held-out patches (V, C, Y, X), the same in every round.
         validation_depth: their depths (V,).
         complete: whether all planes are in it, so that every round has the same bank.
     """
@@ -105,6 +113,7 @@ class Bank:
     images: Mapping[str, Tensor]
     start: Tensor
     width: Tensor
+    layers: Tensor
     depth: Tensor
     corners: Tensor
     jitter: int
@@ -119,6 +128,7 @@ class Bank:
             images={name: image.to(device) for name, image in self.images.items()},
             start=self.start.to(device),
             width=self.width.to(device),
+            layers=self.layers.to(device),
             depth=self.depth.to(device),
             corners=self.corners.to(device),
             validation={name: patches.to(device) for name, patches in self.validation.items()},

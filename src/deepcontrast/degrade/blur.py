@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -37,6 +38,23 @@ def blur(
     level = (image * known).sum((-2, -1), keepdim=True) / known.sum((-2, -1), keepdim=True).clamp(min=1)
     value = _blur((image - level) * known, sigma)
     return torch.where(weight > 1e-6, value / weight.clamp(min=1e-6), 0) + level
+
+
+def blur_inside(image: Tensor, sigma: float) -> Tensor:
+    """Return every plane (..., Y, X) blurred by a Gaussian of ``sigma`` pixels, as if there were nothing around it.
+
+    All is computed on the image's device, so that it can be part of a captured step.
+    """
+    reach = int(4 * sigma + 0.5)
+    total = sum(math.exp(-0.5 * (step / sigma) ** 2) for step in range(-reach, reach + 1))
+    rows, columns = (_gaussian(n, sigma, reach, image) / total for n in image.shape[-2:])
+    return rows @ image @ columns
+
+
+def _gaussian(n: int, sigma: float, reach: int, like: Tensor) -> Tensor:
+    along = torch.arange(n, device=like.device, dtype=like.dtype)
+    apart = (along.unsqueeze(1) - along).square()
+    return torch.exp(-0.5 * apart / sigma**2) * (apart <= reach**2)
 
 
 def _blur(image: Tensor, sigma: float) -> Tensor:

@@ -24,8 +24,9 @@ def unet(
     bias: bool = True,
     residual: bool = True,
     dims: int = 2,
+    channels: int = 1,
 ) -> nn.Module:
-    """Build a U-Net from one channel to one channel, with weights not yet set.
+    """Build a U-Net from some channels to one, with weights not yet set.
 
     Two convolutions with ReLU a level, max pooling by 2, nearest upsampling, features doubling with every
     level, a linear 1x1 convolution last (Weigert et al. 2018, supplement; CSBDeep 0.8). Without bias the
@@ -36,18 +37,21 @@ def unet(
         features: feature maps of the first level.
         kernel: side of the convolutions, odd.
         bias: whether convolutions add a constant.
-        residual: add the input to the output.
-        dims: 1 for (N, 1, X), 2 for (N, 1, Y, X), 3 for (N, 1, Z, Y, X).
+        residual: add the input, of several channels the middle one, to the output.
+        dims: 1 for (N, C, X), 2 for (N, C, Y, X), 3 for (N, C, Z, Y, X).
+        channels: of the input.
 
     Returns:
         A module with ``halo`` (voxels an output looks beyond the block of ``step`` voxels it stands in) and
         ``step`` (input lengths must be its multiples), the same for every axis.
     """
-    return _UNet(depth, features, kernel, bias, residual, dims)
+    return _UNet(depth, features, kernel, bias, residual, dims, channels)
 
 
 class _UNet(nn.Module):
-    def __init__(self, depth: int, features: int, kernel: int, bias: bool, residual: bool, dims: int) -> None:
+    def __init__(
+        self, depth: int, features: int, kernel: int, bias: bool, residual: bool, dims: int, channels: int
+    ) -> None:
         super().__init__()
         conv: Callable[..., nn.Module] = (Conv1d, Conv2d, Conv3d)[dims - 1]
 
@@ -58,7 +62,7 @@ class _UNet(nn.Module):
 
         wide = [features * 2**level for level in range(depth + 1)]
         self.down = nn.ModuleList(
-            pair(wide[level - 1] if level else 1, wide[level], wide[level]) for level in range(depth)
+            pair(wide[level - 1] if level else channels, wide[level], wide[level]) for level in range(depth)
         )
         self.middle = pair(wide[depth - 1], wide[depth], wide[depth - 1])
         self.up = nn.ModuleList(
@@ -67,6 +71,7 @@ class _UNet(nn.Module):
         self.last = conv(features, 1, 1, bias=bias)
         self.pool = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}[dims](2)
         self.residual = residual
+        self.shown = channels // 2
         self.step = 2**depth
         self.halo = halo(depth, kernel)
 
@@ -84,7 +89,7 @@ class _UNet(nn.Module):
             y = relu(second(y), inplace=True)
         out: Tensor = self.last(y)
         # Under autocast the last convolution is rounded; grey values of the result must not be.
-        return out + x if self.residual else out.to(x.dtype)
+        return out + x[:, self.shown : self.shown + 1] if self.residual else out.to(x.dtype)
 
 
 def merged(coarse: Tensor, skip: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -71,7 +71,8 @@ class Ensemble:
     def _middle(self, tile: Tensor) -> Tensor:
         """Return the middle of a tile, small enough that computing it twice more costs nothing."""
         geometry = self._task.geometry(self._nets[0], self._fit, self._config)
-        sides = [min(n, side) for n, side in zip(tile.shape, cube(geometry, JUDGED), strict=True)]
+        planes, *field = cube(geometry, JUDGED)
+        sides = [min(n, side) for n, side in zip(tile.shape, (planes + 2 * geometry.context, *field), strict=True)]
         first = [(n - side) // 2 for n, side in zip(tile.shape, sides, strict=True)]
         return tile[tuple(slice(low, low + side) for low, side in zip(first, sides, strict=True))]
 

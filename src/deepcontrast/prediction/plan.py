@@ -173,8 +173,9 @@ def _footprint(
         *sides, last = cube(geometry, PROBE_VOXELS["cuda" if device.startswith("cuda") else "cpu"])
 
         def work(size: int) -> tuple[int, object]:
-            tile = torch.zeros((*sides, size * last), device=device)
-            return tile.numel(), task.restore(nets[0], tile, fit, config)
+            planes, rows = sides
+            tile = torch.zeros((planes + 2 * geometry.context, rows, size * last), device=device)
+            return planes * rows * size * last, task.restore(nets[0], tile, fit, config)
 
         with torch.inference_mode(), rounding(device, "float32"):
             _measured[key] = footprint(work, device)

@@ -87,7 +87,8 @@ def predict_pass(
     """Apply the networks once to a volume (Z, Y, X) in grey levels and write their mean into ``out``.
 
     Tiles are cut with the halo computed from the network, so that tiled equals whole to 1e-5 in float32. A
-    volume is extended to a multiple of the network's step by mirroring at its far ends. Where memory does not suffice
+    volume is extended by mirroring, at its far ends to a multiple of the network's step, at its first and last plane
+    by the network's context. Where memory does not suffice
     after all, tiles become smaller and the pass goes on from those that are written.
 
     Args:
@@ -114,7 +115,8 @@ def predict_pass(
     halo, step = geometry.halo, geometry.step
     inside = box or tuple(slice(0, n) for n in shape)
     todo = list(tiles(shape, plan.core, halo, step, block=plan.block, box=inside))
-    source = volume if box is None else _Once(volume, _around([tile.read for tile in todo], shape))
+    context = geometry.context
+    source = volume if box is None else _Once(volume, _around([_seen(tile.read, context) for tile in todo], shape))
     done, total = 0, len(todo)
     meter, seconds = SeamMeter(), Seconds()
     reading, writing = Lane(device), Lane(device)
@@ -124,8 +126,8 @@ def predict_pass(
     )  # fmt: skip
 
     def read(tile: Tile) -> tuple[Faces, Tensor]:
-        piece = _read(source, tile.read)
-        return faces(tile.write, piece[tile.crop]), reading.upload(piece)
+        piece = _read(source, _seen(tile.read, context))
+        return faces(tile.write, piece[context : len(piece) - context][tile.crop]), reading.upload(piece)
 
     def compute(tile: Tile, piece: tuple[Faces, Tensor]) -> tuple[Faces, Tensor, Any]:
         raw, there = piece
@@ -217,17 +219,22 @@ class _Once:
         ]
 
 
+def _seen(box: Slices, context: int) -> Slices:
+    """Return a box with the planes above and below that the network is given too."""
+    return slice(box[0].start - context, box[0].stop + context), *box[1:]
+
+
 def _around(boxes: Sequence[Slices], shape: Sequence[int]) -> Slices:
-    """Return the box around some that begin inside of a volume and may reach beyond its far ends."""
+    """Return what lies in the volume of the box around some."""
     return tuple(
-        slice(min(part.start for part in along), min(n, max(part.stop for part in along)))
+        slice(max(0, min(part.start for part in along)), min(n, max(part.stop for part in along)))
         for along, n in zip(zip(*boxes, strict=True), shape, strict=True)
     )
 
 
 def _read(volume: Readable, box: Slices) -> NDArray[np.float32]:
-    """Return a box that may reach beyond the far ends of the volume, where it is mirrored."""
-    inside = tuple(slice(b.start, min(b.stop, n)) for b, n in zip(box, volume.shape, strict=True))
+    """Return a box that may reach beyond the ends of the volume, where it is mirrored."""
+    inside = tuple(slice(max(0, b.start), min(b.stop, n)) for b, n in zip(box, volume.shape, strict=True))
     piece = np.array(volume[inside], dtype=np.float32)
-    over = [(0, b.stop - i.stop) for b, i in zip(box, inside, strict=True)]
-    return np.pad(piece, over, mode="reflect") if any(high for _, high in over) else piece
+    over = [(i.start - b.start, b.stop - i.stop) for b, i in zip(box, inside, strict=True)]
+    return np.pad(piece, over, mode="reflect") if any(map(any, over)) else piece

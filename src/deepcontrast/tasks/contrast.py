@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from deepcontrast import registry
 from deepcontrast.cleaned import Cleaned
 from deepcontrast.config import Config, Table
-from deepcontrast.degrade.blur import blur
+from deepcontrast.degrade.blur import blur, blur_inside
 from deepcontrast.degrade.scatter import scatter
 from deepcontrast.depth import SIDE, middle, structure_radius
 from deepcontrast.errors import InputError
 from deepcontrast.histogram import percentiles
 from deepcontrast.mosaic import Mosaic, find_mosaic, mosaic_of
 from deepcontrast.noise import Camera, estimate_camera, remove_pattern
+from deepcontrast.noise.thinning import thin
 from deepcontrast.normalize import Norm
 from deepcontrast.patches import (
     Column,
@@ -36,11 +37,13 @@ from deepcontrast.patches import (
     cut,
     hold_out,
     jitter,
+    layers,
     patch_box,
     patch_size,
     squares,
     validation_places,
     windows,
+    with_layers,
 )
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.sampling import each_plane, sample_planes
@@ -48,11 +51,16 @@ from deepcontrast.stack import Optics, Stack
 from deepcontrast.task import Bank, Geometry, Source
 from deepcontrast.valid import Box, Invalid, Survey, fill_empty, find_invalid, within
 
+NARROWEST = 0.5
+"""Pixels of the narrowest haze."""
 FIT_PLANES, FEWEST_PLANES = 64, 8
 """Planes, evenly spaced over all sources, that camera and scale are estimated from, at most and at least."""
 LARGE = (
     f"The planes have more than {SIDE} x {SIDE} pixels: camera, scale and blur were estimated in the window "
     "in their middle, a fixed pattern was not looked for, and seams of a mosaic only there."
+)
+NOT_THINNED = (
+    "Photons cannot be told apart in such noise: the network's input and target are made of all of them, as published."
 )
 FEWER = (
     "Camera, scale, blur and seams were judged by {planes} planes, of {sampled} of the {sources} stacks and time points"
@@ -64,10 +72,13 @@ class Params(Table):
 
     sigma: of the blur ``b`` in pixels; 0 chooses it from ``sigma_um``, the structures and the field.
     sigma_um: of the blur in micrometres, where the voxel size is known (the paper: 20 px of 0.3 um).
+    widths: of the haze, in sigmas; of several, a mixture is drawn for every patch (the paper: one).
     alpha_surface, alpha_deep: share of the image that stays, at the shallowest and the deepest plane.
     gain, offset: of the camera, in grey levels; 0 gain and ``None`` offset estimate them.
     remove_pattern: subtract the camera's fixed pattern where one is found.
     even_mosaic: even out the tiles of stitched planes where they differ in brightness.
+    thin: share of the photons that the input is made of, the target being the others; 0 makes both of all of them, as
+        published. Where the noise is not that of photons it is 0.
     balance: weigh patches so that dim planes count as much as bright ones.
     bank_mb: memory for the planes that patches are cut from; of more than fit, others take their turn. Camera, scale
         and blur are estimated once, from up to 64 planes, fewer where those take more.
@@ -76,12 +87,14 @@ class Params(Table):
 
     sigma: float = Field(0.0, ge=0)
     sigma_um: float = Field(6.0, gt=0)
+    widths: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field((1.0,), min_length=1)
     alpha_surface: float = Field(0.5, ge=0, le=1)
     alpha_deep: float = Field(0.3, ge=0, le=1)
     gain: float = Field(0.0, ge=0)
     offset: float | None = None
     remove_pattern: bool = True
     even_mosaic: bool = True
+    thin: float = Field(0.0, ge=0, lt=1)
     balance: bool = False
     bank_mb: int = Field(1500, ge=1)
     round_steps: int = Field(1000, ge=1)
@@ -101,6 +114,9 @@ class Fit:
         patch: side of training patches.
         held_out: squares of the validation, (stack, y, x).
         mosaics: of the stacks whose tiles differ in brightness.
+        layers: planes that the network is given for each one, relative to it; itself in their middle.
+        thin: share of the photons that the input is made of; 0 where input and target are made of all of them.
+        widths: of the Gaussians that haze is mixed from, in sigmas.
     """
 
     camera: Camera
@@ -114,6 +130,14 @@ class Fit:
     patch: int
     held_out: tuple[Column, ...]
     mosaics: tuple[Mosaic, ...] = ()
+    layers: tuple[int, ...] = (0,)
+    thin: float = 0.0
+    widths: tuple[float, ...] = (1.0,)
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """The same in pixels."""
+        return tuple(max(NARROWEST, self.sigma * width) for width in self.widths)
 
     def encode(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the numbers as JSON, and the images, as the model file keeps them."""
@@ -166,6 +190,8 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         more = ": no more fit the memory." if short else "."
         looked = FEWER.format(planes=sum(map(len, planes)), sampled=len(sampled), sources=len(sources))
         camera = replace(camera, notes=(*camera.notes, looked + more))
+    if params.thin and not camera.poissonian:
+        camera = replace(camera, notes=(*camera.notes, NOT_THINNED))
     progress(Event("fit", 1, 3, {"gain": camera.gain, "intercept": camera.intercept}))
     if pattern is not None:
         for some in planes:
@@ -197,6 +223,9 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         patch=patch,
         held_out=hold_out(tuple(shapes.values()), patch, config.train.validation, rng),
         mosaics=tuple(dict.fromkeys(mosaics.values())),
+        layers=_layers(sources, config.net.context),
+        thin=params.thin if camera.poissonian else 0.0,
+        widths=params.widths,
     )
 
 
@@ -237,26 +266,29 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
     """
     params = Params(**config.task)
     rng = np.random.default_rng((seed, round))
-    # Raw, haze and weight, in float32.
-    wanted, complete = windows([s.frame.shape for s in sources], int(params.bank_mb * 1e6) // 12, 2 * fit.patch, rng)
+    shapes = [source.frame.shape for source in sources]
+    names = ["raw", *_hazes(fit)]
+    voxel = 4 * (len(names) + 1)  # a weight may come to them
+    wanted, complete = windows(shapes, int(params.bank_mb * 1e6) // voxel, 2 * fit.patch, rng, max(fit.layers))
+    pieces, shown, trained = with_layers(wanted, [shape[0] for shape in shapes], fit.layers)
     spacing, held_out = jitter(fit.patch), squares(sources, fit.held_out)
-    names = ["raw", "haze"]
     if params.balance or not all(source.survey.all_valid for source in sources):
         names.append("weight")
     places = validation_places(sources, held_out, fit.patch)
-    used = sorted({one.source for one in wanted} | {i for i, *_ in places})
+    used = sorted({one.source for one in pieces} | {i for i, *_ in places})
     volumes = {i: cleaned(sources[i].frame, fit, sources[i].survey) for i in used}
     start: list[int] = []
     width: list[int] = []
     depth: list[float] = []
     rows = []
-    images = {name: torch.empty(sum(math.prod(_shape(one)) for one in wanted)) for name in names}
+    images = {name: torch.empty(sum(math.prod(_shape(one)) for one in pieces)) for name in names}
     end = 0
-    for one in wanted:
+    for one in pieces:
         box, shape = (one.z, one.y, one.x), _shape(one)
         planes, valid = _read(sources[one.source], volumes[one.source], box, fit, params)
         clear = [(y - one.y.start, x - one.x.start) for y, x in held_out[one.source]]
-        rows.append(corners(valid, shape, fit.patch, spacing, clear) + np.array([len(start), 0, 0]))
+        found = corners(valid, shape, fit.patch, spacing, clear) + np.array([len(start), 0, 0])
+        rows.append(found[trained[found[:, 0]]])
         for name, image in images.items():
             image[end : end + math.prod(shape)] = planes[name].flatten()
         start += [end + n * shape[1] * shape[2] for n in range(shape[0])]
@@ -271,6 +303,7 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
         images=images,
         start=torch.tensor(start),
         width=torch.tensor(width),
+        layers=torch.from_numpy(shown),
         depth=torch.tensor(depth, dtype=torch.float32),
         corners=torch.from_numpy(np.concatenate(rows)),
         jitter=spacing,
@@ -282,32 +315,42 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
         first = np.cumsum([0, *(len(source.depth) for source in sources)])
         held = cut(bank, torch.tensor([(first[i] + z, y, x) for i, z, y, x in places]), fit.patch)
     else:
-        boxes = [(i, patch_box(z, y, x, fit.patch)) for i, z, y, x in places]
-        found = [_read(sources[i], volumes[i], box, fit, params)[0] for i, box in boxes]
-        held = {name: torch.stack([planes[name] for planes in found]) for name in names}
+        patches = [
+            _held(sources[i], volumes[i], z, patch_box(z, y, x, fit.patch), fit, params) for i, z, y, x in places
+        ]
+        held = {name: torch.stack([patch[name] for patch in patches]) for name in names}
     return replace(bank, validation=held)
 
 
 def sample(
     batch: Mapping[str, Tensor], depth: Tensor, fit: Fit, generator: torch.Generator, config: Config
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return ``d(x)``, ``x`` and the weight of a batch (N, 1, Y, X), in network units."""
+    """Return ``d(x)`` of planes with their neighbours (N, C, Y, X), ``x`` and weight of the planes alone (N, 1, Y, X).
+
+    Images are in network units. With ``thin``, ``d(x)`` is made of some of the photons and ``x`` is the others.
+    """
     optics = Optics(gain=fit.camera.gain, offset=fit.camera.intercept)
-    degraded = scatter(
-        batch["raw"],
-        optics,
-        generator=generator,
-        alpha=_alpha(depth, fit, config).view(-1, 1, 1, 1),
-        blurred=batch["haze"],
-    )
-    return fit.norm(degraded), fit.norm(batch["raw"]), batch.get("weight")
+    image = target = batch["raw"]
+    hazes = [batch[name] for name in _hazes(fit)]
+    if fit.thin:
+        image, target = thin(batch["raw"], optics, generator=generator, share=fit.thin)
+        # Haze was made of all photons; this takes the target's out of it.
+        hazes = [haze + blur_inside(image - batch["raw"], s) for haze, s in zip(hazes, fit.sigmas, strict=True)]
+    haze = _mixed(hazes, generator)
+    alpha = _alpha(depth, fit, config).view(-1, 1, 1, 1)
+    degraded = scatter(image, optics, generator=generator, alpha=alpha, blurred=haze)
+    middle = len(fit.layers) // 2
+    weight = batch["weight"].narrow(1, middle, 1) if "weight" in batch else None
+    return fit.norm(degraded), fit.norm(target.narrow(1, middle, 1)), weight
 
 
 def degrade(source: Source, fit: Fit, config: Config, generator: torch.Generator) -> NDArray[np.float32]:
-    """Return ``d(x)`` of a whole volume (Z, Y, X), in grey levels."""
+    """Return ``d(x)`` of a whole volume (Z, Y, X), in grey levels; its haze has equal parts of all widths."""
     known = source.invalid.valid
     image = torch.from_numpy(clean(source.volume(), fit, source.invalid))
-    haze = _blur_planes(image, fit.sigma, None if known is None else torch.from_numpy(known))
+    haze = torch.zeros_like(image)
+    for sigma in fit.sigmas:
+        haze += _blur_planes(image, sigma, None if known is None else torch.from_numpy(known)) / len(fit.sigmas)
     alpha = _alpha(torch.from_numpy(source.depth), fit, config).float()[:, None, None]
     optics = Optics(gain=fit.camera.gain, offset=fit.camera.intercept)
     return scatter(image, optics, generator=generator, alpha=alpha, blurred=haze).numpy()
@@ -320,28 +363,30 @@ def example(source: Source, z: int, fit: Fit, config: Config) -> tuple[NDArray[n
     optics = Optics(gain=fit.camera.gain, offset=fit.camera.intercept)
     alpha = float(_alpha(depth, fit, config))
     generator = torch.Generator().manual_seed(config.train.seed)
-    degraded = scatter(image, optics, generator=generator, alpha=alpha, sigma=fit.sigma)
-    return image.numpy(), degraded.numpy()
+    haze = torch.stack([blur(image, optics, sigma=sigma) for sigma in fit.sigmas]).mean(0)
+    return image.numpy(), scatter(image, optics, generator=generator, alpha=alpha, blurred=haze).numpy()
 
 
 def build(fit: Fit, config: Config) -> nn.Module:
     """Return the network of the ``[net]`` table."""
     net = config.net
-    module: nn.Module = registry.load("nets", net.name)(
-        depth=net.depth, features=net.features, kernel=net.kernel, bias=net.bias, residual=net.residual
-    )
+    settings = net.model_dump(include={"depth", "features", "kernel", "bias", "residual"})
+    module: nn.Module = registry.load("nets", net.name)(**settings, channels=len(fit.layers))
     return module
 
 
 def geometry(net: nn.Module, fit: Fit, config: Config) -> Geometry:
-    """Return halo and step: planes are independent of each other."""
+    """Return how planes, with their neighbours, may be cut."""
     halo, step = int(net.halo), int(net.step)  # type: ignore[arg-type]
-    return Geometry(halo=(0, halo, halo), step=(1, step, step))
+    return Geometry(halo=(0, halo, halo), step=(1, step, step), context=max(fit.layers))
 
 
 def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str, Tensor]:
-    """Apply the network once to a tile (Z, Y, X) in grey levels."""
-    y: Tensor = net(fit.norm(tile[:, None]).contiguous(memory_format=torch.channels_last))
+    """Apply the network once to a tile in grey levels: (Z + 2 context, Y, X), of which (Z, Y, X) are restored."""
+    reach = max(fit.layers)
+    planes = len(tile) - 2 * reach
+    x = torch.stack([tile[reach + offset : reach + offset + planes] for offset in fit.layers], dim=1)
+    y: Tensor = net(fit.norm(x).contiguous(memory_format=torch.channels_last))
     return {"mean": fit.norm.invert(y[:, 0])}
 
 
@@ -352,6 +397,21 @@ def _alpha(depth: Tensor, fit: Fit, config: Config) -> Tensor:
     surface, deep = config.task["alpha_surface"], config.task["alpha_deep"]
     alpha: Tensor = surface + (deep - surface) * share
     return alpha
+
+
+def _hazes(fit: Fit) -> list[str]:
+    """Return the names of the images that haze is mixed from."""
+    return [f"haze {n}" for n in range(len(fit.widths))]
+
+
+def _mixed(hazes: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    """Return a mixture of images (N, C, Y, X) for every patch, all mixtures being equally likely."""
+    if len(hazes) == 1:
+        return hazes[0]
+    shape = (len(hazes), len(hazes[0]), 1, 1, 1)
+    parts = -torch.rand(shape, generator=generator, device=hazes[0].device).log()
+    mixed: Tensor = (torch.stack(list(hazes)) * (parts / parts.sum(0))).sum(0)
+    return mixed
 
 
 def _blur_planes(image: Tensor, sigma: float, valid: Tensor | None) -> Tensor:
@@ -375,12 +435,33 @@ def _read(
     inner = within((y, x), around)
     image = torch.from_numpy(volume[z, *around])
     valid = source.valid((z, *around))
-    haze = _blur_planes(image, fit.sigma, None if valid is None else torch.from_numpy(valid))[:, *inner]
+    known = None if valid is None else torch.from_numpy(valid)
+    names = zip(_hazes(fit), fit.sigmas, strict=True)
+    found = {name: _blur_planes(image, sigma, known)[:, *inner] for name, sigma in names}
     image, valid = image[:, *inner], None if valid is None else valid[:, *inner]
     weight = torch.ones_like(image) if valid is None else torch.from_numpy(valid).float()
     if params.balance:
         weight = weight * _dimness(source.depth[z], fit)[:, None, None]
-    return {"raw": image, "haze": haze, "weight": weight}, valid
+    return {"raw": image, "weight": weight, **found}, valid
+
+
+def _held(source: Source, volume: Cleaned, z: int, box: Box, fit: Fit, params: Params) -> dict[str, Tensor]:
+    """Return a held-out patch of a plane with its neighbours, each image (C, Y, X)."""
+    around = layers(len(source.depth), fit.layers)[z]
+    planes = slice(int(around.min()), int(around.max()) + 1)
+    images, _ = _read(source, volume, (planes, *box[1:]), fit, params)
+    return {name: image[around - planes.start] for name, image in images.items()}
+
+
+def _layers(sources: Sequence[Source], context: int) -> tuple[int, ...]:
+    """Return the planes that the network is given, relative to the one it restores: about a pixel apart, or more.
+
+    Planes closer than that are the same structure, and their noise is all they add.
+    """
+    axial, _, lateral = sources[0].stack.optics.voxel_size
+    apart = max(1, round(lateral / axial)) if axial and lateral else 1
+    reach = min(context, (min(len(source.depth) for source in sources) - 1) // apart)
+    return tuple(apart * n for n in range(-reach, reach + 1))
 
 
 def _dimness(depth: NDArray[np.float64], fit: Fit) -> Tensor:

@@ -1,0 +1,79 @@
+"""What the contrast task trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from deepcontrast.depth import depths
+from deepcontrast.patches import draw
+from deepcontrast.recipe import load_recipe
+from deepcontrast.stack import Optics, Stack
+from deepcontrast.synth.tissue import tissue
+from deepcontrast.task import Source
+from deepcontrast.tasks import contrast
+
+from .conftest import TINY
+
+OPTICS = Optics(voxel_size=(0.3, 0.3, 0.3), surface="first")
+
+
+def sources_of(volume: np.ndarray) -> list[Source]:
+    stack = Stack(volume, "ZYX", OPTICS)
+    return [Source(stack, 0, 0, depths(stack))]
+
+
+def drawn(sources: list[Source], settings: Mapping[str, object]) -> tuple[np.ndarray, np.ndarray]:
+    """Return inputs (the plane itself) and targets of a large batch, each (N, Y, X)."""
+    config = load_recipe("contrast", (*TINY, *(f"{key}={value}" for key, value in settings.items())))
+    fit = contrast.fit(sources, config)
+    # Without structure no camera can be estimated: it is the one that the image was made with.
+    fit = replace(fit, camera=replace(fit.camera, gain=3.0, intercept=100.0), thin=config.task["thin"])
+    bank = contrast.prepare(sources, fit, config, seed=0, round=0)
+    batch, depth = draw(bank, 200, fit.patch, torch.Generator().manual_seed(0), augment=True)
+    x, y, _ = contrast.sample(batch, depth, fit, torch.Generator().manual_seed(1), config)
+    return x[:, x.shape[1] // 2].numpy(), y[:, 0].numpy()
+
+
+@pytest.mark.parametrize("context", [0, 2])
+def test_input_and_target_of_thinned_photons_share_no_noise(context: int, rng: np.random.Generator) -> None:
+    sources = sources_of((3 * rng.poisson(20.0, (12, 100, 120)) + 100).astype(np.uint16))
+    given = {"net.context": context, "task.sigma": 8, "task.widths": "[0.25, 1]", "task.remove_pattern": "false"}
+
+    def correlation(share: float) -> float:
+        x, y = drawn(sources, given | {"task.thin": share})
+        return float(np.corrcoef(x.ravel(), y.ravel())[0, 1])
+
+    # All voxels of the stack are drawn about once: 144,000 pairs have a standard error of 0.003.
+    assert abs(correlation(0.5)) < 0.01
+    assert abs(correlation(0.8)) < 0.01
+    assert correlation(0.0) > 0.3
+
+
+def test_noise_that_is_not_of_photons_is_not_thinned(rng: np.random.Generator) -> None:
+    config = load_recipe("contrast", (*TINY, "task.thin=0.5"))
+    raw = tissue(shape=(16, 96, 96), seed=2, light=60).raw
+    smooth = ndimage.uniform_filter(raw.astype(np.float32), (0, 3, 3)).round().astype(np.uint16)
+    for volume, share in ((raw, 0.5), (smooth, 0.0)):
+        fit = contrast.fit(sources_of(volume), config)
+        assert fit.thin == share
+        assert (contrast.NOT_THINNED in fit.camera.notes) == (not share)
+
+
+def test_the_network_is_given_neighbours_about_a_pixel_apart() -> None:
+    config = load_recipe("contrast", (*TINY, "net.context=2"))
+    raw = tissue(shape=(8, 64, 72), seed=2).raw
+
+    def layers(planes: int, axial: float | None) -> tuple[int, ...]:
+        stack = Stack(raw[:planes], "ZYX", Optics(voxel_size=(axial, 0.3, 0.3), surface="first"))
+        return contrast.fit([Source(stack, 0, 0, depths(stack))], config).layers
+
+    assert layers(8, 0.3) == layers(8, 1.0) == layers(8, None) == (-2, -1, 0, 1, 2)
+    assert layers(8, 0.1) == (-6, -3, 0, 3, 6)
+    assert layers(6, 0.1) == (-3, 0, 3)
+    assert layers(1, 0.3) == (0,)
