@@ -99,6 +99,7 @@ def trained(number: int, made: Any, file: Path) -> dict[str, NDArray[Any]]:
         "p80_c": ((photons - most - one) * 10 * gain).astype(np.float32),
         "held": np.array(fit.held_out),
         "patch": np.array(fit.patch),
+        "apart": np.array(1 + max(fit.layers)),
         "offset": np.array(fit.norm.offset),
     }
     np.savez(file, **kept)
@@ -141,8 +142,9 @@ def measure(number: int, made: Any, file: Path) -> dict[str, NDArray[np.float64]
         blend(choice.at(depth), depth, brightness, offset=offset).write(dict(enumerate(passes)), out)
         return scored(out)
 
+    limit = float(load_recipe("contrast").task["haze"])
     haze = haze_left(passes, depth, edges, offset=offset)
-    kept = structures_kept(passes, depth, edges, region=region)
+    kept = structures_kept(passes, depth, edges, region=region, apart=int(data["apart"]))
     held = photons_kept(data, depth, region)
 
     # With no limit on the haze, or none on the loss, one half of the rule is left.
@@ -150,8 +152,8 @@ def measure(number: int, made: Any, file: Path) -> dict[str, NDArray[np.float64]
         return haze_gone([haze], [share], edges, limit=-9, loss=TOLERANCE)
 
     choices = {
-        "haze gone": haze_gone([haze], [kept], edges),
-        "haze alone": haze_gone([haze], [kept], edges, loss=9),
+        "haze gone": haze_gone([haze], [kept], edges, limit=limit),
+        "haze alone": haze_gone([haze], [kept], edges, limit=limit, loss=9),
         "structures kept": only(kept),
         "held-out photons": only(held),
     }

@@ -62,6 +62,7 @@ def test_noise_that_is_not_of_photons_is_not_thinned(rng: np.random.Generator) -
     for volume, share in ((raw, 0.5), (smooth, 0.0)):
         fit = contrast.fit(sources_of(volume), config)
         assert fit.thin == share
+        assert (fit.widths, fit.haze) == (((0.1, 0.2, 0.4, 1.0), 0.35) if share else ((1.0,), 0.02))
         assert (contrast.NOT_THINNED in fit.camera.notes) == (not share)
 
 

@@ -135,6 +135,14 @@ def test_simulated_tissue_takes_fewer_steps_unless_told_otherwise() -> None:
     assert steps == [500, 7, load_recipe("contrast").train.steps, 90000]
 
 
+def test_the_papers_experiments_are_about_the_published_pair() -> None:
+    own, published = job.settled_experiment("contrast", (), simulated=True), load_recipe("contrast-paper")
+    for key in ("thin", "widths", "haze"):
+        assert own.task[key] == published.task[key]
+    assert (own.train.loss, own.net.context) == (published.train.loss, published.net.context)
+    assert job.settled_experiment("contrast", ("task.thin=0.5",), simulated=True).task["thin"] == 0.5
+
+
 def test_equal_seeds_give_equal_numbers(subject: Subject, quick: None) -> None:
     found = [double.double_degradation([subject], FEWER, seeds=(seed,)) for seed in (1, 1, 2)]
     assert found[0].runs == found[1].runs

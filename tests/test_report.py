@@ -88,6 +88,9 @@ def example(shape: tuple[int, int, int] = (8, 48, 64), last: int = 2, **changes:
             "why": "6 um",
             "alpha_surface": 0.5,
             "alpha_deep": 0.3,
+            "sigmas_px": (1.2, 12.0),
+            "thin": 0.5,
+            "layers": (-2, -1, 0, 1, 2),
         },
         "degraded_example": (raw[0], raw[0] * 0.5 + 50),
         "training": {

@@ -83,6 +83,7 @@ def test_recipes_are_complete_and_say_what_to_expect(recipe: str) -> None:
         assert (net.depth, net.features, net.bias, train.loss) == (5, 32, False, "mae")
         assert (train.steps, train.batch, train.patch, train.learning_rate) == (450 * 200, 16, 128, 4e-4)
         assert (task["sigma"], task["alpha_surface"], task["alpha_deep"]) == (20.0, 0.5, 0.3)
+        assert (task["widths"], task["thin"], net.context) == ((1.0,), 0.0, 0)
 
 
 @pytest.mark.parametrize("folder", ["baselines", "degrade", "experiments", "metrics", "nets", "synth"])

@@ -192,4 +192,4 @@ def test_a_mode_that_fails_gives_way_step_by_step_to_a_simpler_one(
     assert torch.equal(before[1], learner.patches.get_state())
     assert torch.equal(before[2], learner.noise.get_state())
     assert all(parameter.grad is None for parameter in learner.net.parameters())
-    assert forward(torch.zeros(1, 1, 24, 24)).isfinite().all()
+    assert forward(torch.zeros(1, len(learner.fit.layers), 24, 24)).isfinite().all()

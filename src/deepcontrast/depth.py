@@ -41,19 +41,26 @@ def bins(depths: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def planes_of(
-    depth: NDArray[np.float64], edges: NDArray[np.float64], valid: NDArray[np.bool_] | None, count: int = 6
+    depth: NDArray[np.float64],
+    edges: NDArray[np.float64],
+    valid: NDArray[np.bool_] | None,
+    count: int = 6,
+    *,
+    apart: int = 1,
 ) -> list[list[int]]:
-    """Return, per depth bin, up to ``count`` planes that have two neighbours and enough valid voxels.
+    """Return, per depth bin, up to ``count`` planes with enough valid voxels, also ``apart`` planes above and below.
 
     Planes that follow each other at a distance (an excerpt is of several runs of planes) are no neighbours.
     """
     which = np.clip(np.searchsorted(edges, depth, side="right") - 1, 0, len(edges) - 2)
     steps = np.abs(np.diff(depth))
-    near = np.concatenate([[False], steps < 1.5 * np.median(steps), [False]]) if len(depth) > 1 else np.zeros(2, bool)
+    near = steps < 1.5 * np.median(steps) if len(depth) > 1 else np.zeros(0, bool)
     found = []
     for b in range(len(edges) - 1):
-        inside = [int(z) for z in np.flatnonzero(which == b) if near[z] and near[z + 1]]
-        inside = [z for z in inside if valid is None or valid[z - 1 : z + 2].all(axis=0).mean() > 0.2]
+        inside = [int(z) for z in np.flatnonzero(which == b) if apart <= z < len(depth) - apart]
+        inside = [z for z in inside if near[z - apart : z + apart].all()]
+        shown = [-apart, 0, apart]
+        inside = [z for z in inside if valid is None or valid[np.add(z, shown)].all(axis=0).mean() > 0.2]
         chosen = np.unique(np.linspace(0, len(inside) - 1, min(count, len(inside))).astype(int))
         found.append([inside[i] for i in chosen])
     return found

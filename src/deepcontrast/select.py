@@ -14,9 +14,6 @@ from deepcontrast.explain import band, copies, mixture
 from deepcontrast.metrics.iou import iou
 from deepcontrast.progress import Event, Progress, silent
 
-HAZE = 0.02
-"""Haze that may be left: the median of a plane as a share of its brightest structures."""
-
 LOSS = 0.07
 """Share of the structures, of what the best k explains, that less haze may cost."""
 
@@ -98,13 +95,16 @@ def structures_kept(
     edges: NDArray[np.float64],
     valid: NDArray[np.bool_] | None = None,
     region: NDArray[np.bool_] | None = None,
+    *,
+    apart: int = 1,
     progress: Progress = silent,
 ) -> NDArray[np.float64]:
     """Return which share of the structures every k still explains, per depth bin (B, K + 1).
 
-    The raw planes above and below show almost the same structures under independent noise: see
-    :func:`explained_share`. NaN where they share no structure beyond chance. A network that was trained on these
-    planes could know their noise by heart, which would be rewarded: it is judged where it was not trained.
+    Raw planes above and below show almost the same structures under independent noise: see
+    :func:`explained_share`. NaN where they share no structure beyond chance. A network that is given these planes, or
+    was trained on them, could know their noise, which would be rewarded: planes beyond those it is given are taken, and
+    it is judged where it was not trained.
 
     Args:
         passes: raw, then k = 1 .. K; each (Z, Y, X).
@@ -112,18 +112,19 @@ def structures_kept(
         edges: of the depth bins.
         valid: voxels that hold a measurement.
         region: pixels (Y, X) that training never saw; ``None`` where it saw none.
+        apart: how far above and below, in planes: the first that the network is not given.
         progress: gets events.
     """
     raw = passes[0]
     scores = np.full((len(edges) - 1, len(passes)), np.nan)
-    for b, chosen in enumerate(planes_of(depth, edges, valid)):
+    for b, chosen in enumerate(planes_of(depth, edges, valid, apart=apart)):
         if not chosen:
             continue
         inside = np.ones(raw.shape[1:], bool) if region is None else region
-        known = [inside if valid is None else inside & valid[z - 1 : z + 2].all(axis=0) for z in chosen]
+        known = [inside if valid is None else inside & valid[[z - apart, z, z + apart]].all(axis=0) for z in chosen]
         above, below = (
             np.concatenate([band(np.asarray(raw[z + step], np.float32))[v] for z, v in zip(chosen, known, strict=True)])
-            for step in (-1, 1)
+            for step in (-apart, apart)
         )
         for k, result in enumerate(passes):
             ways = np.concatenate([copies(result[z])[:, v] for z, v in zip(chosen, known, strict=True)], axis=1)
@@ -163,7 +164,7 @@ def haze_gone(
     kept: Sequence[NDArray[np.float64]],
     edges: NDArray[np.float64],
     *,
-    limit: float = HAZE,
+    limit: float,
     loss: float = LOSS,
 ) -> Choice:
     """Choose, per depth bin, the fewest iterations that leave no haze, but no more than keep the structures.
@@ -177,7 +178,7 @@ def haze_gone(
         haze: of every stack, see :func:`haze_left`.
         kept: of every stack, see :func:`structures_kept`.
         edges: of the depth bins.
-        limit: haze that may be left.
+        limit: haze that may be left: the median of a plane as a share of its brightest structures.
         loss: share of the structures that may be lost.
     """
     h, q = (_mean(tables) for tables in (haze, kept))
@@ -198,7 +199,7 @@ def haze_gone(
         {"share of the structures explained": q, "haze left": h},
         # One bin that differs from both its neighbours says more of the threshold than of the depth.
         ndimage.median_filter(best, 3, mode="nearest"),
-        f"per depth bin, the fewest passes that leave no haze (background at most {limit:.0%} of the brightest "
+        f"per depth bin, the fewest passes that leave little haze (background at most {limit:.0%} of the brightest "
         f"structures), but no more than keep the structures that neighbouring raw planes share (whose noise is "
         f"independent) within {loss:.0%} of the best; the median of three bins, linear between them",
     )

@@ -84,6 +84,9 @@ def report_data(
             "why": fit.sigma_why,
             "alpha_surface": config.task["alpha_surface"],
             "alpha_deep": config.task["alpha_deep"],
+            "sigmas_px": fit.sigmas,
+            "thin": fit.thin,
+            "layers": fit.layers,
         },
         degraded_example=task.example(one.source, middle, fit, config),
         training={

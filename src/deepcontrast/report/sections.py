@@ -364,6 +364,9 @@ def degradation(data: ReportData) -> dict[str, Any]:
     blur = with_unit(given.get("sigma_px"), "px")
     if given.get("sigma_um") is not None:
         blur += f" = {given['sigma_um']:.3g} µm"
+    sigmas, share, layers = (given.get(name) for name in ("sigmas_px", "thin", "layers"))
+    if narrower := [f"{one:.3g}" for one in sigmas or () if one != given.get("sigma_px")]:
+        blur += f", mixed at random with {', '.join(narrower)} px"
     shallow, deep = given.get("alpha_surface"), given.get("alpha_deep")
     example = None
     if data.degraded_example is not None:
@@ -381,6 +384,12 @@ def degradation(data: ReportData) -> dict[str, Any]:
         "share": None
         if shallow is None or deep is None
         else f"{shallow:.3g} at the surface to {deep:.3g} at the deepest",
+        "photons": f"{share:.0%} in the input, the others in the target: they share no noise"
+        if share
+        else "all in both, as published: what the network returns keeps its noise",
+        "planes": "the plane alone"
+        if layers is None or len(layers) == 1
+        else f"the plane and those at {', '.join(f'{n:+d}' for n in layers if n)} from it",
         "example": example,
     }
 

@@ -51,6 +51,8 @@ from deepcontrast.stack import Optics, Stack
 from deepcontrast.task import Bank, Geometry, Source
 from deepcontrast.valid import Box, Invalid, Survey, fill_empty, find_invalid, within
 
+PUBLISHED_WIDTHS, PUBLISHED_HAZE = (1.0,), 0.02
+"""Of the published pair of images: one Gaussian; and what may be left of the haze that its network takes away."""
 NARROWEST = 0.5
 """Pixels of the narrowest haze."""
 FIT_PLANES, FEWEST_PLANES = 64, 8
@@ -78,7 +80,8 @@ class Params(Table):
     remove_pattern: subtract the camera's fixed pattern where one is found.
     even_mosaic: even out the tiles of stitched planes where they differ in brightness.
     thin: share of the photons that the input is made of, the target being the others; 0 makes both of all of them, as
-        published. Where the noise is not that of photons it is 0.
+        published. Where the noise is not that of photons it is 0, and widths and haze are those of the published pair.
+    haze: that may be left where k is chosen, see :func:`deepcontrast.select.haze_gone`.
     balance: weigh patches so that dim planes count as much as bright ones.
     bank_mb: memory for the planes that patches are cut from; of more than fit, others take their turn. Camera, scale
         and blur are estimated once, from up to 64 planes, fewer where those take more.
@@ -87,7 +90,7 @@ class Params(Table):
 
     sigma: float = Field(0.0, ge=0)
     sigma_um: float = Field(6.0, gt=0)
-    widths: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field((1.0,), min_length=1)
+    widths: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(PUBLISHED_WIDTHS, min_length=1)
     alpha_surface: float = Field(0.5, ge=0, le=1)
     alpha_deep: float = Field(0.3, ge=0, le=1)
     gain: float = Field(0.0, ge=0)
@@ -95,6 +98,7 @@ class Params(Table):
     remove_pattern: bool = True
     even_mosaic: bool = True
     thin: float = Field(0.0, ge=0, lt=1)
+    haze: float = Field(PUBLISHED_HAZE, ge=0, lt=1)
     balance: bool = False
     bank_mb: int = Field(1500, ge=1)
     round_steps: int = Field(1000, ge=1)
@@ -117,6 +121,7 @@ class Fit:
         layers: planes that the network is given for each one, relative to it; itself in their middle.
         thin: share of the photons that the input is made of; 0 where input and target are made of all of them.
         widths: of the Gaussians that haze is mixed from, in sigmas.
+        haze: that may be left where k is chosen.
     """
 
     camera: Camera
@@ -132,7 +137,8 @@ class Fit:
     mosaics: tuple[Mosaic, ...] = ()
     layers: tuple[int, ...] = (0,)
     thin: float = 0.0
-    widths: tuple[float, ...] = (1.0,)
+    widths: tuple[float, ...] = PUBLISHED_WIDTHS
+    haze: float = PUBLISHED_HAZE
 
     @property
     def sigmas(self) -> tuple[float, ...]:
@@ -225,7 +231,8 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         mosaics=tuple(dict.fromkeys(mosaics.values())),
         layers=_layers(sources, config.net.context),
         thin=params.thin if camera.poissonian else 0.0,
-        widths=params.widths,
+        widths=params.widths if camera.poissonian or not params.thin else PUBLISHED_WIDTHS,
+        haze=params.haze if camera.poissonian or not params.thin else PUBLISHED_HAZE,
     )
 
 

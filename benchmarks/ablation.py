@@ -1,0 +1,223 @@
+"""What each idea of the default recipe is worth, on simulated volumes of known truth. The figures of docs/evidence.md.
+
+    python benchmarks/ablation.py --folder DIR [--phantoms tissue,nuclei] [--seeds 101] [--recipes contrast,oracle]
+
+Every recipe is trained on every volume, applied once, twice and so on, and mixed by depth as `enhance` does (`auto`).
+Scores are means over five depth bins: IoU of the best threshold, and SSIM, SSIM of the foreground and correlation with
+grey levels below the plane's median set to it. `closed` is the share of the gap between the raw and an oracle that a
+recipe closes: the oracle is the same network, with the same input and as many steps, that was trained on the truths of
+three other volumes. What is done is kept in DIR/runs.jsonl, and not done again; several processes may share DIR.
+
+Seeds from 100 on are for tuning; others, those of `demo` among them, are for reports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepcontrast import registry
+from deepcontrast.brightness import blend, match_brightness
+from deepcontrast.config import Config
+from deepcontrast.depth import bins, depths
+from deepcontrast.evaluation import depth_means, truth_rows
+from deepcontrast.experiments import Subject
+from deepcontrast.experiments._networks import Network, clean, learned, seeded, source_of
+from deepcontrast.patches import unseen
+from deepcontrast.prediction import load_nets
+from deepcontrast.progress import silent
+from deepcontrast.recipe import load_recipe
+from deepcontrast.select import haze_gone, haze_left, structures_kept
+from deepcontrast.stack import Optics, Stack
+from deepcontrast.task import Bank, Source
+from deepcontrast.training import train
+
+SHAPE = (60, 192, 192)
+SCORES = ("iou", "ssim_clipped", "ssim_foreground_clipped", "pearson_clipped")
+PUBLISHED = (
+    "train.loss=mae",
+    "task.thin=0",
+    "task.widths=[1]",
+    "task.haze=0.02",
+    "net.context=0",
+    "predict.iterations=6",
+)
+RECIPES: Mapping[str, tuple[str, ...]] = {
+    "published pairing": PUBLISHED,
+    "photons shared out": ("train.loss=mae", "task.widths=[1]", "net.context=0"),
+    "mean-seeking loss": ("task.widths=[1]", "net.context=0"),
+    "neighbouring planes": ("task.widths=[1]",),
+    "contrast": (),
+}
+"""Settings over those of `contrast`; each adds one idea to the one before."""
+BASELINES = ("band_pass_2d", "band_pass_3d")
+ORACLE = "oracle"
+MORE: Mapping[str, Mapping[str, Any]] = {"nuclei": {"spacing_um": 4.8}}
+"""Nuclei are crowded."""
+Volume = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Truthful:
+    """A task whose targets are the truths of its stacks, as bright as the result of a network is."""
+
+    task: Any
+    truths: Sequence[Volume]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
+
+    def prepare(self, sources: Sequence[Source], fit: Any, config: Config, *, seed: int, round: int) -> Bank:
+        """Return the task's bank, the truths beside its images; the validation stays without, and is not looked at."""
+        bank: Bank = self.task.prepare(sources, fit, config, seed=seed, round=round)
+        truth = np.concatenate([one / np.float32(np.percentile(one, 99)) for one in self.truths])
+        blank = {**bank.validation, "truth": torch.zeros_like(bank.validation["raw"])}
+        return replace(bank, images={**bank.images, "truth": torch.from_numpy(truth).flatten()}, validation=blank)
+
+    def sample(
+        self, batch: Mapping[str, Tensor], depth: Tensor, fit: Any, generator: torch.Generator, config: Config
+    ) -> tuple[Tensor, Tensor, None]:
+        """Return the raw planes with their neighbours, and the truth of each."""
+        del depth, generator, config
+        return fit.norm(batch["raw"]), batch["truth"].narrow(1, len(fit.layers) // 2, 1), None
+
+
+def made(phantom: str, seed: int, light: float) -> Any:
+    """Return a phantom."""
+    return registry.load("synth", phantom)(shape=SHAPE, seed=seed, light=light, **MORE.get(phantom, {}))
+
+
+def subject_of(phantom: str, volume: Any) -> Subject:
+    """Return what a user would have of a phantom: the stack, and which end is the surface."""
+    optics = Optics(voxel_size=volume.optics.voxel_size, surface="first")
+    return Subject(phantom, Stack(volume.raw, "ZYX", optics, source=phantom))
+
+
+def scored(result: Volume, volume: Any) -> list[list[float]]:
+    """Return every score in five depth bins, shallow to deep."""
+    planes = slice(0, None, 3)
+    rows = truth_rows(
+        np.asarray(result, np.float32)[planes], volume.truth[planes], volume.mask[planes],
+        method="", k=None, depth_um=[None] * len(result[planes]), metrics=("ssim", "pearson"),
+    )  # fmt: skip
+    means = depth_means(rows, len(result[planes]))
+    return [[float(value) for value in means[name]] for name in SCORES]
+
+
+def chosen(network: Network, source: Source, raw: Volume, passes: Sequence[Volume]) -> Volume:
+    """Return the passes mixed by depth, as `enhance` does."""
+    every, depth, fit = [raw, *passes], source.depth, network.fit
+    edges = bins([depth])
+    haze = haze_left(every, depth, edges, offset=fit.norm.offset)
+    region = unseen(fit.held_out, fit.patch, raw.shape[1:])
+    kept = structures_kept(every, depth, edges, region=region, apart=1 + max(fit.layers))
+    choice = haze_gone([haze], [kept], edges, limit=fit.haze)
+    brightness = match_brightness([every], [depth], edges, [None])
+    out = np.empty_like(raw)
+    blend(choice.at(depth), depth, brightness, offset=fit.norm.offset).write(dict(enumerate(every)), out)
+    return out
+
+
+def results(name: str, phantom: str, seed: int, light: float) -> Iterator[tuple[str, list[list[float]]]]:
+    """Yield the scores of a recipe, a baseline or the oracle on a volume: every k, then `auto`."""
+    volume = made(phantom, seed, light)
+    if name == "raw" or name in BASELINES:
+        image = volume.raw.astype(np.float32)
+        yield "", scored(image if name == "raw" else registry.load("baselines", name)(image), volume)
+        return
+    config = seeded(load_recipe("contrast", RECIPES["contrast" if name == ORACLE else name]), seed)
+    subject = subject_of(phantom, volume)
+    source = source_of(subject)
+    if name == ORACLE:
+        yield "", scored(oracle(phantom, seed, light, source, config), volume)
+        return
+    network = learned(source, config, device="cpu", progress=silent)
+    raw = clean(network, source)
+    passes = network.passes(raw, config.predict.iterations, progress=silent)
+    for k, result in enumerate(passes, 1):
+        yield f"k = {k}", scored(result, volume)
+    yield "auto", scored(chosen(network, source, raw, passes), volume)
+
+
+def oracle(phantom: str, seed: int, light: float, source: Source, config: Config) -> Volume:
+    """Return the result of a network that was trained on the truths of three other volumes."""
+    others = [made(phantom, 1000 + 10 * seed + n, light) for n in range(3)]
+    stacks = [subject_of(phantom, other).stack for other in others]
+    sources = [Source(stack, 0, 0, depths(stack)) for stack in stacks]
+    config = config.model_copy(update={"train": config.train.model_copy(update={"keep": "last"})})
+    task = registry.load("tasks", config.task_name)
+    fit = task.fit(sources, config)
+    truthful = Truthful(task, [other.truth.astype(np.float32) for other in others])
+    weights = train(truthful, sources, fit, config).last  # type: ignore[arg-type]
+    [net] = load_nets(task, [weights], fit, config, "cpu")
+    network = Network(task, net, fit, config, "cpu")
+    return network.passes(task.clean(source.volume(), fit), 1, progress=silent)[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--phantoms", default="tissue,nuclei,filaments,spots")
+    parser.add_argument("--seeds", default="101")
+    parser.add_argument("--light", type=float, default=25.0, help="photons at the brightest structures")
+    parser.add_argument("--recipes", default=",".join((*RECIPES, ORACLE)))
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    given.folder.mkdir(parents=True, exist_ok=True)
+    file = given.folder / "runs.jsonl"
+    volumes = [(p, int(s), given.light) for p in given.phantoms.split(",") for s in given.seeds.split(",")]
+    todo = [(name, *volume) for volume in volumes for name in ("raw", *BASELINES, *given.recipes.split(","))]
+    print(f"{len(todo)} runs, about 4 CPU minutes each that is trained", flush=True)
+    for job in todo:
+        if not any(tuple(run["job"]) == job for run in kept(file)):
+            found = dict(results(*job))
+            with file.open("a") as lines:
+                lines.write(json.dumps({"job": job, "scores": found}) + "\n")
+            print(*job, flush=True)
+    print("\n".join(table([run for run in kept(file) if tuple(run["job"][1:]) in volumes])))
+
+
+def kept(file: Path) -> list[dict[str, Any]]:
+    """Return the runs that are done."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the means over volumes as lines."""
+    every = {(tuple(run["job"]), k): np.array(scores) for run in runs for k, scores in run["scores"].items()}
+    names = list(dict.fromkeys((job[0], k) for job, k in every))
+    volumes = list(dict.fromkeys(job[1:] for job, _ in every))
+    lines = ["| recipe | | IoU | SSIM | SSIM fg | corr. | deep IoU | SSIM | SSIM fg | corr. | closed, % | mean |"]
+    lines.append("|" + "---|" * 12)
+    for name, k in names:
+        there = [volume for volume in volumes if ((name, *volume), k) in every]
+        scores = np.mean([every[(name, *volume), k] for volume in there], axis=0)
+        gaps = [closed(every, name, k, volume) for volume in there]
+        gap = np.mean([g for g in gaps if g is not None], axis=0) if all(g is not None for g in gaps) else None
+        cells = [f"{value:.3f}" for value in (*scores.mean(axis=1), *scores[:, -2:].mean(axis=1))]
+        shares = ["-", "-"] if gap is None else [" / ".join(f"{100 * g:.0f}" for g in gap), f"{100 * gap.mean():.0f}"]
+        lines.append(f"| {' | '.join([name, k, *cells, *shares])} |")
+    return [*lines, f"mean of {len(volumes)} volumes: " + ", ".join(f"{p} {s}" for p, s, _ in volumes)]
+
+
+def closed(every: Mapping[Any, NDArray[np.float64]], name: str, k: str, volume: tuple[Any, ...]) -> Any:
+    """Return the share of the gap between raw and oracle that a result closes, for every score."""
+    best = every.get(((ORACLE, *volume), ""))
+    if best is None:
+        return None
+    raw = every[("raw", *volume), ""].mean(axis=1)
+    return (every[(name, *volume), k].mean(axis=1) - raw) / (best.mean(axis=1) - raw)
+
+
+if __name__ == "__main__":
+    main()
