@@ -32,6 +32,7 @@ from deepcontrast.depth import bins, depths
 from deepcontrast.evaluation import depth_means, truth_rows
 from deepcontrast.experiments import Subject
 from deepcontrast.experiments._networks import Network, clean, learned, seeded, source_of
+from deepcontrast.jobs.experiment import PUBLISHED
 from deepcontrast.patches import unseen
 from deepcontrast.prediction import load_nets
 from deepcontrast.progress import silent
@@ -43,14 +44,6 @@ from deepcontrast.training import train
 
 SHAPE = (60, 192, 192)
 SCORES = ("iou", "ssim_clipped", "ssim_foreground_clipped", "pearson_clipped")
-PUBLISHED = (
-    "train.loss=mae",
-    "task.thin=0",
-    "task.widths=[1]",
-    "task.haze=0.02",
-    "net.context=0",
-    "predict.iterations=6",
-)
 RECIPES: Mapping[str, tuple[str, ...]] = {
     "published pairing": PUBLISHED,
     "photons shared out": ("train.loss=mae", "task.widths=[1]", "net.context=0"),

@@ -26,8 +26,8 @@ from scipy import ndimage
 from deepcontrast import registry
 from deepcontrast.brightness import match_brightness
 from deepcontrast.depth import bins
-from deepcontrast.enhancing import learn
 from deepcontrast.fidelity_map import SHARE, fidelity_map, flagged
+from deepcontrast.learning import learn
 from deepcontrast.model import load_model, save_model
 from deepcontrast.prediction import load_nets, predict_pass
 from deepcontrast.recipe import load_recipe

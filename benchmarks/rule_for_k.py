@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from deepcontrast import registry
 from deepcontrast.brightness import blend, match_brightness
 from deepcontrast.depth import bins
-from deepcontrast.enhancing import learn
 from deepcontrast.explain import band, copies
+from deepcontrast.learning import learn
 from deepcontrast.metrics.iou import iou
 from deepcontrast.metrics.ssim import ssim
 from deepcontrast.patches import unseen

@@ -17,6 +17,7 @@ from deepcontrast.stack import Optics, Stack
 from deepcontrast.synth.tissue import tissue
 from deepcontrast.task import Source
 from deepcontrast.tasks import contrast
+from deepcontrast.tasks._contrast_fit import NOT_THINNED
 
 from .conftest import TINY
 
@@ -63,7 +64,7 @@ def test_noise_that_is_not_of_photons_is_not_thinned(rng: np.random.Generator) -
         fit = contrast.fit(sources_of(volume), config)
         assert fit.thin == share
         assert (fit.widths, fit.haze) == (((0.1, 0.2, 0.4, 1.0), 0.35) if share else ((1.0,), 0.02))
-        assert (contrast.NOT_THINNED in fit.camera.notes) == (not share)
+        assert (NOT_THINNED in fit.camera.notes) == (not share)
 
 
 def test_the_network_is_given_neighbours_about_a_pixel_apart() -> None:

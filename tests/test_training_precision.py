@@ -14,8 +14,8 @@ from deepcontrast import registry
 from deepcontrast.compute.precision import has_bfloat16
 from deepcontrast.config import Config
 from deepcontrast.depth import depths
-from deepcontrast.enhancing import learn
 from deepcontrast.errors import Cancelled
+from deepcontrast.learning import learn
 from deepcontrast.progress import Event, silent
 from deepcontrast.recipe import load_recipe
 from deepcontrast.stack import Stack

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcontrast import __version__, accept, enhancing
+from deepcontrast import __version__, accept, enhancing, learning
 from deepcontrast.config import Config
+from deepcontrast.enhanced import Enhanced
 from deepcontrast.errors import InputError
 from deepcontrast.evaluation import depth_means, truth_rows
 from deepcontrast.io import container_suffix, stem
@@ -65,7 +66,7 @@ class Result:
         device: what it was computed on.
     """
 
-    enhanced: enhancing.Enhanced
+    enhanced: Enhanced
     names: tuple[str, ...]
     config: Config
     device: str = "cpu"
@@ -177,7 +178,7 @@ def train(
     accept.check_stacks(given)
     placed = [accept.surfaced(stack, surface)[0] for stack in given]
     with tempfile.TemporaryDirectory(prefix="deepcontrast-") as folder:
-        model, _ = enhancing.learn(
+        model, _ = learning.learn(
             placed, config, device=accept.choose_device(device), folder=Path(folder), progress=progress
         )
     return Restorer(model)

@@ -16,7 +16,8 @@ from deepcontrast.comparison.scoring import WRITTEN, own
 from deepcontrast.comparison.table import columns, wins
 from deepcontrast.comparison.table import lines as table_lines
 from deepcontrast.config import Config
-from deepcontrast.enhancing import Enhanced, enhance
+from deepcontrast.enhanced import Enhanced
+from deepcontrast.enhancing import enhance
 from deepcontrast.evaluation import depth_means, truth_rows
 from deepcontrast.io import write_stack
 from deepcontrast.jobs.hardware import hardware

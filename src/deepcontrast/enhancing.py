@@ -1,4 +1,4 @@
-"""The main job: fit, train, predict, choose k and measure, for stacks of one experiment.
+"""The main job: learn a model, apply it, choose k and measure, for stacks of one experiment.
 
 A stack larger than the memory is learned from where it lies; k is chosen and the result measured on an excerpt of it,
 and the passes over the whole are left to :mod:`deepcontrast.scale`.
@@ -7,8 +7,8 @@ and the passes over the whole are left to :mod:`deepcontrast.scale`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,139 +16,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepcontrast import __version__, registry
+from deepcontrast import registry
 from deepcontrast.accept import check_mask, check_stacks, surfaced
 from deepcontrast.brightness import Brightness, blend, match_brightness
 from deepcontrast.config import Config
-from deepcontrast.depth import bins, depth_unit, depths
-from deepcontrast.equalise import Equalisation, equalise
+from deepcontrast.depth import bins, depth_unit
+from deepcontrast.enhanced import Enhanced, Restored
 from deepcontrast.errors import InputError, OutputError
-from deepcontrast.evaluation import Fidelity, Row, contrast_rows, fidelity, fidelity_rows
+from deepcontrast.evaluation import Row, contrast_rows, fidelity, fidelity_rows
 from deepcontrast.excerpt import Excerpt, excerpt
 from deepcontrast.excerpt import fits as whole_fits
 from deepcontrast.fidelity_map import fidelity_map, flagged_rows
-from deepcontrast.model import Channel, Model
+from deepcontrast.learning import learn, sources_of
+from deepcontrast.model import Model
 from deepcontrast.patches import unseen
 from deepcontrast.prediction import load_nets, predict_pass
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.select import Choice, by_mask, fixed, haze_gone, haze_left, structures_kept
 from deepcontrast.stack import Stack
 from deepcontrast.task import Source
-from deepcontrast.training import train
 
 Volume = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Restored:
-    """One time point of one channel, enhanced.
-
-    Attributes:
-        source: what was enhanced: a stack's volume, or that of its excerpt.
-        passes: raw, then k = 1 .. K (Z, Y, X), grey levels, float32; maps of files in the working folder.
-        enhanced: the chosen iterations in the raw's brightness, empty and saturated voxels as they were.
-        chosen: k of every plane (Z,); between whole numbers a mixture.
-        fidelity: whether it is still the raw's, per fifth of the depth.
-        band_pass: the same for a Gaussian band-pass, for comparison.
-        map: where structure was lost (+) and added (-) (Z, Y, X), in standard deviations of the raw's noise.
-        rows: its part of metrics.json.
-    """
-
-    source: Source
-    passes: tuple[Volume, ...]
-    enhanced: Volume
-    chosen: NDArray[np.float64]
-    fidelity: tuple[Fidelity, ...]
-    band_pass: tuple[Fidelity, ...]
-    map: Volume
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Enhanced:
-    """What :func:`enhance` gives.
-
-    Attributes:
-        stacks: the inputs, with the surface that was found or given.
-        why_surface: the reason, per stack.
-        model: trained, or the one that was given.
-        fits: the numbers of every channel.
-        histories: training curves of every channel's first network; empty where a model was given.
-        choices: k by depth, of every channel.
-        brightness: of the passes, of every channel.
-        excerpts: what was looked at of every stack; ``None`` where it was the whole.
-        restored: of every stack, or its excerpt, the channels, each its time points.
-        equalised: how the planes of every stack's channels are multiplied when they are written; empty where they
-            are not.
-    """
-
-    stacks: tuple[Stack, ...]
-    why_surface: tuple[str, ...]
-    model: Model
-    fits: tuple[Any, ...]
-    histories: tuple[Mapping[str, Sequence[float]], ...]
-    choices: tuple[Choice, ...]
-    brightness: tuple[Brightness, ...]
-    excerpts: tuple[Excerpt | None, ...]
-    restored: tuple[tuple[tuple[Restored, ...], ...], ...]
-    equalised: tuple[tuple[Equalisation, ...], ...] = ()
-
-    def equalise(self, progress: Progress = silent) -> Enhanced:
-        """Return the same, to be written with the structures of every stack and channel equally bright at all depths.
-
-        All time points of a channel take the factors of the first. What was measured is that of the result before.
-        """
-        found = []
-        for channels in self.restored:
-            of_stack = []
-            for (one, *_), fit in zip(channels, self.fits, strict=True):
-                camera, source = fit.camera, one.source
-                of_stack.append(
-                    equalise(
-                        one.enhanced,
-                        one.passes[0],
-                        source.depth,
-                        gain=camera.gain,
-                        intercept=camera.intercept,
-                        offset=fit.norm.offset,
-                        valid=source.invalid.valid,
-                        progress=progress,
-                    )
-                )
-            found.append(tuple(of_stack))
-        return replace(self, equalised=tuple(found))
-
-    def image(self, index: int = 0) -> Stack:
-        """Return an enhanced stack in float32, with the axes of its input, equalised where that was asked for.
-
-        Raises:
-            InputError: it is larger than the memory.
-        """
-        if self.excerpts[index] is not None:
-            raise InputError(f"'{self.stacks[index].source}' is larger than the memory; its passes are made in shards")
-        return self._stack(index, lambda one: self._written(index, one))
-
-    def map(self, index: int = 0) -> Stack:
-        """Return where structure was lost (+) and added (-), in standard deviations of the raw's noise.
-
-        Of a stack that is larger than the memory, it is that of the excerpt.
-        """
-        return self._stack(index, lambda one: one.map)
-
-    def _written(self, index: int, one: Restored) -> Volume:
-        if not self.equalised:
-            return one.enhanced
-        source = one.source
-        return self.equalised[index][source.c].apply(one.enhanced, source.depth, source.invalid.valid)
-
-    def _stack(self, index: int, volume: Callable[[Restored], Volume]) -> Stack:
-        part = self.excerpts[index]
-        stack = self.stacks[index] if part is None else part.stack
-        out = np.empty(stack.shape, np.float32)
-        for channels in self.restored[index]:
-            for one in channels:
-                out[stack.index(one.source.t, one.source.c)] = volume(one)
-        return replace(stack, array=out)
 
 
 def enhance(
@@ -250,62 +138,6 @@ def enhance(
     )
 
 
-def learn(
-    stacks: Sequence[Stack],
-    config: Config,
-    *,
-    members: int = 1,
-    device: str = "cpu",
-    folder: Path,
-    fingerprints: Sequence[str] = (),
-    progress: Progress = silent,
-) -> tuple[Model, list[Mapping[str, Sequence[float]]]]:
-    """Fit and train every channel of stacks that know their surface.
-
-    Args:
-        stacks: all of one experiment.
-        config: the settings.
-        members: networks of the ensemble.
-        device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        folder: where checkpoints are kept; training goes on from those that are there.
-        fingerprints: of the images, for the model's provenance.
-        progress: gets events.
-
-    Returns:
-        The model, and the training curves of every channel's first network.
-    """
-    task: Any = registry.load("tasks", config.task_name)
-    channels, histories = [], []
-    settled = config
-    for c in range(stacks[0].size("C")):
-        sources = [source for stack in stacks for source in _sources(stack, c)]
-        fit = task.fit(sources, config, progress=progress)
-        trained = []
-        for m in range(members):
-            one = train(
-                task,
-                sources,
-                fit,
-                settled,
-                member=m,
-                checkpoint=folder / f"checkpoint_channel{c}_member{m}.safetensors",
-                device=device,
-                progress=progress,
-            )
-            # What the first network was trained in, by its trial or its checkpoint, holds for all.
-            settled = one.mode.settle(config)
-            trained.append(one)
-        table, arrays = fit.encode()
-        names = stacks[0].channels
-        name = names[c] if c < len(names) else str(c)
-        kept = tuple(one.last if config.train.keep == "last" else one.best for one in trained)
-        channels.append(Channel(name, table, arrays, kept))
-        histories.append(trained[0].history)
-    how = asdict(trained[0].mode)
-    provenance = {"version": __version__, "torch": torch.__version__, "images": sorted(fingerprints), **how}
-    return Model(config.task_name, config, tuple(channels), provenance), histories
-
-
 @dataclass(frozen=True, eq=False)
 class _Part:
     """What is looked at of one stack: one time point, whole or an excerpt, and the fit for its window."""
@@ -328,7 +160,7 @@ class _Part:
 def _sources(stack: Stack, c: int, excerpt: Excerpt | None = None) -> list[Source]:
     if excerpt is not None:
         return [Source(excerpt.stack, 0, c, excerpt.depth)]
-    return [Source(stack, t, c, depths(stack)) for t in range(stack.size("T"))]
+    return sources_of(stack, c)
 
 
 def _excerpt(stack: Stack, index: int, model: Model, task: Any, memory: int | None) -> Excerpt | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepcontrast import registry
 from deepcontrast.depth import depth_unit
-from deepcontrast.enhancing import Enhanced, Restored
+from deepcontrast.enhanced import Enhanced, Restored
 from deepcontrast.evaluation import FIFTHS, UNSUPPORTED, Row, by_plane, mean_known
 from deepcontrast.fidelity_map import FLAGGED, THRESHOLD
 from deepcontrast.report.data import ReportData

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepcontrast.comparison.cost import Box, size, window
 from deepcontrast.depth import depth_unit
-from deepcontrast.enhancing import Restored
+from deepcontrast.enhanced import Restored
 from deepcontrast.evaluation import Row, by_plane, contrast_rows, fidelity, fidelity_rows, mean_known, truth_rows
 from deepcontrast.metrics.iou import iou
 from deepcontrast.progress import Event, Progress, silent

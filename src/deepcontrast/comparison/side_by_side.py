@@ -21,7 +21,8 @@ from deepcontrast.comparison.table import lines as table_lines
 from deepcontrast.comparison.tuning import AS_A_USER, Applied, apply
 from deepcontrast.config import Config
 from deepcontrast.depth import structure_radius
-from deepcontrast.enhancing import Enhanced, Restored, enhance
+from deepcontrast.enhanced import Enhanced, Restored
+from deepcontrast.enhancing import enhance
 from deepcontrast.errors import InputError, nearest
 from deepcontrast.evaluation import Row, mean_known
 from deepcontrast.model import Model

@@ -15,7 +15,7 @@ from deepcontrast.atomic import write_json
 from deepcontrast.brightness import Blend, blend
 from deepcontrast.compute import heap
 from deepcontrast.depth import depths
-from deepcontrast.enhancing import Enhanced
+from deepcontrast.enhanced import Enhanced
 from deepcontrast.io import container_suffix, open_writer, write_stack
 from deepcontrast.jobs.images import Reading, dtype_in
 from deepcontrast.jobs.results import attributes_of

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deepcontrast.atomic import write_json
 from deepcontrast.depth import depths
-from deepcontrast.enhancing import Enhanced
+from deepcontrast.enhanced import Enhanced
 from deepcontrast.equalise import EQUALISED, to_record
 from deepcontrast.evaluation import Row
 from deepcontrast.io import container_suffix, stem

@@ -10,12 +10,12 @@ from typing import Any
 from deepcontrast import __version__
 from deepcontrast.accept import check_stacks, choose_device, surfaced
 from deepcontrast.config import Config
-from deepcontrast.enhancing import learn
 from deepcontrast.errors import InputError
 from deepcontrast.io import fingerprint
 from deepcontrast.jobs.hardware import machine
 from deepcontrast.jobs.images import Reading, list_images
 from deepcontrast.jobs.say import Say, describe_stack, looked_at
+from deepcontrast.learning import learn
 from deepcontrast.model import load_model, save_model
 from deepcontrast.output_checks import check_out, partial_folder
 from deepcontrast.progress import Progress, silent

@@ -1,0 +1,80 @@
+"""A model of one experiment: every channel fitted and trained on all its stacks and time points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deepcontrast import __version__, registry
+from deepcontrast.config import Config
+from deepcontrast.depth import depths
+from deepcontrast.model import Channel, Model
+from deepcontrast.progress import Progress, silent
+from deepcontrast.stack import Stack
+from deepcontrast.task import Source
+from deepcontrast.training import train
+
+
+def learn(
+    stacks: Sequence[Stack],
+    config: Config,
+    *,
+    members: int = 1,
+    device: str = "cpu",
+    folder: Path,
+    fingerprints: Sequence[str] = (),
+    progress: Progress = silent,
+) -> tuple[Model, list[Mapping[str, Sequence[float]]]]:
+    """Fit and train every channel of stacks that know their surface.
+
+    Args:
+        stacks: all of one experiment.
+        config: the settings.
+        members: networks of the ensemble.
+        device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        folder: where checkpoints are kept; training goes on from those that are there.
+        fingerprints: of the images, for the model's provenance.
+        progress: gets events.
+
+    Returns:
+        The model, and the training curves of every channel's first network.
+    """
+    task: Any = registry.load("tasks", config.task_name)
+    channels, histories = [], []
+    settled = config
+    for c in range(stacks[0].size("C")):
+        sources = [source for stack in stacks for source in sources_of(stack, c)]
+        fit = task.fit(sources, config, progress=progress)
+        trained = []
+        for m in range(members):
+            one = train(
+                task,
+                sources,
+                fit,
+                settled,
+                member=m,
+                checkpoint=folder / f"checkpoint_channel{c}_member{m}.safetensors",
+                device=device,
+                progress=progress,
+            )
+            # What the first network was trained in, by its trial or its checkpoint, holds for all.
+            settled = one.mode.settle(config)
+            trained.append(one)
+        table, arrays = fit.encode()
+        names = stacks[0].channels
+        name = names[c] if c < len(names) else str(c)
+        kept = tuple(one.last if config.train.keep == "last" else one.best for one in trained)
+        channels.append(Channel(name, table, arrays, kept))
+        histories.append(trained[0].history)
+    how = asdict(trained[0].mode)
+    provenance = {"version": __version__, "torch": torch.__version__, "images": sorted(fingerprints), **how}
+    return Model(config.task_name, config, tuple(channels), provenance), histories
+
+
+def sources_of(stack: Stack, c: int) -> list[Source]:
+    """Return the time points of a channel."""
+    return [Source(stack, t, c, depths(stack)) for t in range(stack.size("T"))]

@@ -1,0 +1,307 @@
+"""The numbers of a stack that the contrast task needs: camera, scale, blur and split; and the stack cleaned by them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from deepcontrast.cleaned import Cleaned
+from deepcontrast.config import Config, Table
+from deepcontrast.depth import SIDE, middle, structure_radius
+from deepcontrast.errors import InputError
+from deepcontrast.histogram import percentiles
+from deepcontrast.mosaic import Mosaic, find_mosaic, mosaic_of
+from deepcontrast.noise import Camera, estimate_camera, remove_pattern
+from deepcontrast.normalize import Norm
+from deepcontrast.patches import (
+    Column,
+    hold_out,
+    patch_size,
+)
+from deepcontrast.progress import Event, Progress, silent
+from deepcontrast.sampling import each_plane, sample_planes
+from deepcontrast.stack import Stack
+from deepcontrast.task import Source
+from deepcontrast.valid import Invalid, Survey, fill_empty, find_invalid
+
+PUBLISHED_WIDTHS, PUBLISHED_HAZE = (1.0,), 0.02
+"""Of the published pair of images: one Gaussian; and what may be left of the haze that its network takes away."""
+NARROWEST = 0.5
+"""Pixels of the narrowest haze."""
+FIT_PLANES, FEWEST_PLANES = 64, 8
+"""Planes, evenly spaced over all sources, that camera and scale are estimated from, at most and at least."""
+LARGE = (
+    f"The planes have more than {SIDE} x {SIDE} pixels: camera, scale and blur were estimated in the window "
+    "in their middle, a fixed pattern was not looked for, and seams of a mosaic only there."
+)
+NOT_THINNED = (
+    "Photons cannot be told apart in such noise: the network's input and target are made of all of them, as published."
+)
+FEWER = (
+    "Camera, scale, blur and seams were judged by {planes} planes, of {sampled} of the {sources} stacks and time points"
+)
+
+
+class Params(Table):
+    """The ``[task]`` table.
+
+    sigma: of the blur ``b`` in pixels; 0 chooses it from ``sigma_um``, the structures and the field.
+    sigma_um: of the blur in micrometres, where the voxel size is known (the paper: 20 px of 0.3 um).
+    widths: of the haze, in sigmas; of several, a mixture is drawn for every patch (the paper: one).
+    alpha_surface, alpha_deep: share of the image that stays, at the shallowest and the deepest plane.
+    gain, offset: of the camera, in grey levels; 0 gain and ``None`` offset estimate them.
+    remove_pattern: subtract the camera's fixed pattern where one is found.
+    even_mosaic: even out the tiles of stitched planes where they differ in brightness.
+    thin: share of the photons that the input is made of, the target being the others; 0 makes both of all of them, as
+        published. Where the noise is not that of photons it is 0, and widths and haze are those of the published pair.
+    haze: that may be left where k is chosen, see :func:`deepcontrast.select.haze_gone`.
+    balance: weigh patches so that dim planes count as much as bright ones.
+    bank_mb: memory for the planes that patches are cut from; of more than fit, others take their turn. Camera, scale
+        and blur are estimated once, from up to 64 planes, fewer where those take more.
+    round_steps: steps after which another set of planes takes its turn.
+    """
+
+    sigma: float = Field(0.0, ge=0)
+    sigma_um: float = Field(6.0, gt=0)
+    widths: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(PUBLISHED_WIDTHS, min_length=1)
+    alpha_surface: float = Field(0.5, ge=0, le=1)
+    alpha_deep: float = Field(0.3, ge=0, le=1)
+    gain: float = Field(0.0, ge=0)
+    offset: float | None = None
+    remove_pattern: bool = True
+    even_mosaic: bool = True
+    thin: float = Field(0.0, ge=0, lt=1)
+    haze: float = Field(PUBLISHED_HAZE, ge=0, lt=1)
+    balance: bool = False
+    bank_mb: int = Field(1500, ge=1)
+    round_steps: int = Field(1000, ge=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Every number of one channel that training and prediction need.
+
+    Attributes:
+        camera: gain and intercept of the noise.
+        pattern: fixed pattern of the camera (Y, X), or ``None``.
+        norm: what is done to grey values before the network.
+        sigma: of the blur, pixels; ``sigma_why`` says how it was chosen.
+        depth_range: shallowest and deepest plane.
+        plane_depth, plane_scale: how bright structure is at sampled depths, in network units.
+        patch: side of training patches.
+        held_out: squares of the validation, (stack, y, x).
+        mosaics: of the stacks whose tiles differ in brightness.
+        layers: planes that the network is given for each one, relative to it; itself in their middle.
+        thin: share of the photons that the input is made of; 0 where input and target are made of all of them.
+        widths: of the Gaussians that haze is mixed from, in sigmas.
+        haze: that may be left where k is chosen.
+    """
+
+    camera: Camera
+    pattern: NDArray[np.float32] | None
+    norm: Norm
+    sigma: float
+    sigma_why: str
+    depth_range: tuple[float, float]
+    plane_depth: tuple[float, ...]
+    plane_scale: tuple[float, ...]
+    patch: int
+    held_out: tuple[Column, ...]
+    mosaics: tuple[Mosaic, ...] = ()
+    layers: tuple[int, ...] = (0,)
+    thin: float = 0.0
+    widths: tuple[float, ...] = PUBLISHED_WIDTHS
+    haze: float = PUBLISHED_HAZE
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """The widths in pixels."""
+        return tuple(max(NARROWEST, self.sigma * width) for width in self.widths)
+
+    def encode(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return the numbers as JSON, and the images, as the model file keeps them."""
+        arrays = {} if self.pattern is None else {"pattern": self.pattern}
+        return asdict(replace(self, pattern=None)), arrays
+
+    @classmethod
+    def decode(cls, table: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Fit:
+        """Return the fit that was stored; the inverse of :meth:`encode`."""
+        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
+        camera: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table["camera"].items()}
+        fields |= {
+            "camera": Camera(**camera),
+            "norm": Norm(**table["norm"]),
+            "pattern": arrays.get("pattern"),
+            "held_out": tuple(tuple(column) for column in table["held_out"]),
+            "mosaics": tuple(Mosaic.decode(mosaic) for mosaic in table.get("mosaics", ())),
+        }
+        return cls(**fields)
+
+
+def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silent) -> Fit:
+    """Estimate camera, scale, blur and split of one channel from all its time points and stacks.
+
+    Raises:
+        InputError: the planes are too small, or no valid voxel is left.
+    """
+    params = Params(**config.task)
+    count = _fit_planes(sources, params)
+    sampled, planes, valid, depth = sample_planes(sources, count, progress)
+    fields = {source.frame.shape[1:] for source in sources}
+    whole = all(middle(field) == (slice(0, field[0]), slice(0, field[1])) for field in fields)
+    estimate = partial(
+        estimate_camera,
+        valid=valid,
+        gain=params.gain or None,
+        offset=params.offset,
+        remove_pattern=params.remove_pattern and whole,
+    )
+    camera, pattern = estimate(planes)
+    mosaics = _even(sampled, planes, valid, camera.background) if params.even_mosaic else {}
+    if mosaics:
+        # A seam is in all planes alike, as the camera's pattern is, and must not be taken for it.
+        camera, pattern = estimate(planes)
+        camera = replace(camera, notes=(*camera.notes, *_describe(mosaics)))
+    if not whole:
+        camera = replace(camera, notes=(*camera.notes, LARGE))
+    short = count < min(FIT_PLANES, sum(len(source.depth) for source in sources))
+    if short or len(sampled) < len(sources):
+        more = ": no more fit the memory." if short else "."
+        looked = FEWER.format(planes=sum(map(len, planes)), sampled=len(sampled), sources=len(sources))
+        camera = replace(camera, notes=(*camera.notes, looked + more))
+    as_published = bool(params.thin) and not camera.poissonian
+    if as_published:
+        camera = replace(camera, notes=(*camera.notes, NOT_THINNED))
+    progress(Event("fit", 1, 3, {"gain": camera.gain, "intercept": camera.intercept}))
+    if pattern is not None:
+        for some in planes:
+            some -= pattern
+    [top] = percentiles(lambda: (plane[known] for plane, known in each_plane(planes, valid)), [99.0])
+    if top <= camera.background:
+        raise InputError(f"the offset {camera.background:g} is above the image, whose 99th percentile is {top:g}")
+    scale = max(top - camera.background, 1e-6)
+    norm = Norm(offset=camera.background, scale=scale)
+    sigma, why = _choose_sigma(planes, sources[0], params)
+    progress(Event("fit", 2, 3, {"sigma": sigma}))
+    shapes = {id(s.stack): (s.stack.size("Y"), s.stack.size("X")) for s in sources}
+    step = 2**config.net.depth
+    patch = min(patch_size(shape, config.train.patch, step) for shape in shapes.values())
+    rng = np.random.default_rng(config.train.seed)
+    all_depths = np.concatenate([s.depth for s in sources])
+    brightness = [float(np.percentile(plane[known], 99.0)) - norm.offset for plane, known in each_plane(planes, valid)]
+    order = np.argsort(np.concatenate(depth), kind="stable")
+    progress(Event("fit", 3, 3))
+    return Fit(
+        camera=camera,
+        pattern=pattern,
+        norm=norm,
+        sigma=sigma,
+        sigma_why=why,
+        depth_range=(float(all_depths.min()), float(all_depths.max())),
+        plane_depth=tuple(float(d) for d in np.concatenate(depth)[order]),
+        plane_scale=tuple(max(brightness[i] / scale, 0.02) for i in order),
+        patch=patch,
+        held_out=hold_out(tuple(shapes.values()), patch, config.train.validation, rng),
+        mosaics=tuple(dict.fromkeys(mosaics.values())),
+        layers=_layers(sources, config.net.context),
+        thin=0.0 if as_published else params.thin,
+        widths=PUBLISHED_WIDTHS if as_published else params.widths,
+        haze=PUBLISHED_HAZE if as_published else params.haze,
+    )
+
+
+def clean(volume: NDArray[Any], fit: Fit, invalid: Invalid | None = None) -> NDArray[np.float32]:
+    """Return a volume (Z, Y, X) in grey levels with even tiles, without camera pattern and empty voxels."""
+    image = volume.astype(np.float32)
+    if mosaic := mosaic_of(volume, fit.mosaics):
+        image = mosaic.even(image, slice(0, image.shape[1]), slice(0, image.shape[2]))
+    if fit.pattern is not None and fit.pattern.shape == image.shape[1:]:
+        image = remove_pattern(image, fit.pattern)
+    return fill_empty(image, find_invalid(volume) if invalid is None else invalid)
+
+
+def cleaned(volume: Any, fit: Fit, known: Survey) -> Cleaned:
+    """Return what :func:`clean` does of a volume (Z, Y, X) of which only what is sliced is read, given its survey."""
+    fits = fit.pattern is not None and fit.pattern.shape == tuple(volume.shape[1:])
+    return Cleaned(volume, known, fit.pattern if fits else None, mosaic_of(volume, fit.mosaics))
+
+
+def windowed(fit: Fit, field: tuple[int, int], y: slice, x: slice) -> Fit:
+    """Return the fit for a window of planes (Y, X) of size ``field``, without what is of planes of another size.
+
+    The held-out squares stay those of the whole planes.
+    """
+    mosaics = tuple(mosaic.window(y, x) for mosaic in fit.mosaics if mosaic.shape == field)
+    fits = fit.pattern is not None and fit.pattern.shape == field
+    return replace(fit, pattern=fit.pattern[y, x] if fits and fit.pattern is not None else None, mosaics=mosaics)
+
+
+def _layers(sources: Sequence[Source], context: int) -> tuple[int, ...]:
+    """Return the planes that the network is given, relative to the one it restores: about a pixel apart, or more.
+
+    Planes closer than that are the same structure, and their noise is all they add.
+    """
+    axial, _, lateral = sources[0].stack.optics.voxel_size
+    apart = max(1, round(lateral / axial)) if axial and lateral else 1
+    reach = min(context, (min(len(source.depth) for source in sources) - 1) // apart)
+    return tuple(apart * n for n in range(-reach, reach + 1))
+
+
+def _fit_planes(sources: Sequence[Source], params: Params) -> int:
+    """Return how many planes are estimated from; with what is made of them they take twice their size in float32."""
+    pixels = max(math.prod(n.stop - n.start for n in middle(source.frame.shape[1:])) for source in sources)
+    return int(np.clip(params.bank_mb * 1e6 // (8 * pixels), FEWEST_PLANES, FIT_PLANES))
+
+
+def _even(
+    sources: Sequence[Source],
+    planes: Sequence[NDArray[np.float32]],
+    valid: Sequence[NDArray[np.bool_]],
+    offset: float,
+) -> dict[Stack, Mosaic]:
+    """Even out, in place, the tiles of sampled planes of each stack that is a mosaic; return these stacks' mosaics.
+
+    Of a large plane the seams in the window that was sampled are found; the outer tiles reach to its border.
+    """
+    found = {}
+    for stack in dict.fromkeys(source.stack for source in sources):
+        own = [i for i, source in enumerate(sources) if source.stack is stack]
+        mosaic = find_mosaic([planes[i] for i in own], [valid[i] for i in own], offset)
+        if mosaic is not None:
+            height, width = sources[own[0]].frame.shape[1:]
+            y, x = middle((height, width))
+            for i in own:
+                planes[i][:] = mosaic.even(planes[i], slice(0, mosaic.shape[0]), slice(0, mosaic.shape[1]))
+            found[stack] = mosaic.window(slice(-y.start, height - y.start), slice(-x.start, width - x.start))
+    return found
+
+
+def _describe(mosaics: Mapping[Stack, Mosaic]) -> list[str]:
+    """Return a sentence for every mosaic, with the name of its stack where there are several."""
+    return [
+        f"{stack.source}: {mosaic.describe()}" if len(mosaics) > 1 else mosaic.describe()
+        for stack, mosaic in mosaics.items()
+    ]
+
+
+def _choose_sigma(planes: Sequence[NDArray[np.float32]], source: Source, params: Params) -> tuple[float, str]:
+    """Return the width of the blur in pixels, and the reason for it."""
+    if params.sigma:
+        return params.sigma, f"{params.sigma:g} px, as set"
+    size = source.stack.optics.voxel_size[2]
+    radius = float(np.median([structure_radius(p) for p in planes]))
+    field = min(source.frame.shape[1:])
+    sigma = params.sigma_um / size if size else 20.0
+    why = f"{params.sigma_um:g} um at {size:g} um per pixel" if size else "20 px, as in the paper (voxel size unknown)"
+    if sigma < 3 * radius:
+        sigma, why = 3 * radius, f"3 times the structure radius of {radius:.1f} px, more than {why}"
+    if sigma > field / 4:
+        sigma, why = field / 4, f"a quarter of the field of {field} px, less than {why}"
+    return round(sigma, 2), f"{sigma:.1f} px: {why}"
