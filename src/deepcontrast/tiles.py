@@ -1,7 +1,7 @@
 """Boxes of a prediction: what is read, what of it is kept, where that is written.
 
 Tiled equals whole when every read box starts at a multiple of the network's step and reaches one halo beyond
-what is kept, or to the border of the image.
+what is kept, or to the rim around the image, where it is mirrored.
 """
 
 from __future__ import annotations
@@ -36,6 +36,15 @@ def up(n: int, step: int) -> int:
 def padded_shape(shape: Sequence[int], step: Sequence[int]) -> Lengths:
     """Return the shape the image must be padded to at its far ends, so that the network divides it."""
     return tuple(up(n, s) for n, s in zip(shape, step, strict=True))
+
+
+def rim(halo: int, step: int) -> int:
+    """Return how far an image is mirrored beyond both of its borders, so that they are restored as its middle is.
+
+    One step: a network fills the outermost pixels worst, because it saw nothing but zeros beyond them in training.
+    A tile must hold what is mirrored: where the halo is not longer than a step, nothing is.
+    """
+    return step if halo > step else 0
 
 
 def tiles(
@@ -172,12 +181,13 @@ def _tiles(
     """Yield the tiles of a grid of kept intervals per axis, of each the part inside a box."""
     axes = []
     for kept, n, h, s, inside in zip(grid, shape, halo, step, box, strict=True):
-        full, margin = up(n, s), up(h, s)
+        around, margin = rim(h, s), up(h, s)
+        full = up(n, s) + around
         pieces = []
         for start, stop in kept:
             first, last = max(start, inside.start), min(stop, inside.stop)
             if first < last:
-                low, high = max(0, start // s * s - margin), min(full, up(stop, s) + margin)
+                low, high = max(-around, start // s * s - margin), min(full, up(stop, s) + margin)
                 pieces.append((slice(low, high), slice(first - low, last - low), slice(first, last)))
         axes.append(pieces)
     for pieces_of_axes in product(*axes):
@@ -193,16 +203,17 @@ def _ways(n: int, step: int, halo: int, block: int) -> tuple[NDArray[Any], ...]:
     pieces = np.unique(np.geomspace(1, most, 48).round().astype(np.int64))
     core = np.unique(-(-whole // (pieces * step)) * step)
     count = -(-whole // core) * (n // whole) + -(-(n % whole) // core)
-    full, margin = up(n, step), up(halo, step)
+    full, margin = up(n, step) + 2 * rim(halo, step), up(halo, step)
     every = np.minimum(count * full, full + 2 * margin * (count - 1))
     return core, _reads(core, n, step, halo, block), every.astype(np.float64), count.astype(np.float64)
 
 
 def _reads(core: NDArray[Any], n: int, step: int, halo: int, block: int) -> NDArray[np.float64]:
     """Return the most that a tile reads along one axis, per kept length."""
-    full, margin = up(n, step), up(halo, step)
+    full, around, margin = up(n, step), rim(halo, step), up(halo, step)
     # A block that starts between two steps makes its tiles read from the step before.
     between = step if block < n and block % step else 0
-    sides = np.where(core >= full, 0, np.where(2 * core >= full, 1, 2)) if block >= n else 2
-    reads: NDArray[np.float64] = np.minimum(full, core + between + sides * margin).astype(np.float64)
+    inner = np.where(core >= full, 0, np.where(2 * core >= full, 1, 2)) if block >= n else 2
+    beside = inner * margin + (2 - inner) * around
+    reads: NDArray[np.float64] = np.minimum(full + 2 * around, core + between + beside).astype(np.float64)
     return reads

@@ -87,9 +87,9 @@ def predict_pass(
     """Apply the networks once to a volume (Z, Y, X) in grey levels and write their mean into ``out``.
 
     Tiles are cut with the halo computed from the network, so that tiled equals whole to 1e-5 in float32. A
-    volume is extended by mirroring, at its far ends to a multiple of the network's step, at its first and last plane
-    by the network's context. Where memory does not suffice
-    after all, tiles become smaller and the pass goes on from those that are written.
+    volume is extended by mirroring, at its far ends to a multiple of the network's step and all around by one step
+    more (:func:`deepcontrast.tiles.rim`), at its first and last plane by the network's context. Where memory does not
+    suffice after all, tiles become smaller and the pass goes on from those that are written.
 
     Args:
         task: what is restored.
