@@ -122,6 +122,11 @@ def test_what_is_no_step_of_the_light_is_left(bright: NDArray[np.uint16], kind: 
     assert find(volume) is None
 
 
+def test_an_offset_above_the_light_finds_no_seams(bright: NDArray[np.uint16]) -> None:
+    volume = bright.astype(np.float32)
+    assert find_mosaic([volume], [np.ones(volume.shape, bool)], float(volume.mean()) + 1) is None
+
+
 def test_empty_corners_of_a_mosaic_do_not_hide_its_seams(bright: NDArray[np.uint16]) -> None:
     volume = stitched(bright, ((1.0, 1.3), (1.0, 1.3)))
     valid = np.ones(SHAPE, bool)

@@ -195,6 +195,9 @@ def _log_steps(means: Floats, lines: NDArray[np.int64]) -> Floats:
     least = 0.1 * np.nanmean(means)
     before = 1.5 * means[..., lines - 1, :] - 0.5 * means[..., lines - 2, :]
     after = 1.5 * means[..., lines, :] - 0.5 * means[..., lines + 1, :]
+    if not least > 0:
+        # The offset is too high for the image: nothing is brighter than no light.
+        return np.full(before.shape, np.nan)
     return np.asarray(np.log(np.maximum(after, least) / np.maximum(before, least)))
 
 

@@ -50,7 +50,7 @@ def picture(
     ballistic = np.exp(-depth / scatter)
     structure *= np.exp(-depth / p["attenuation_um"])
     photons = ndimage.gaussian_filter(structure * ballistic, (axial, lateral, lateral))
-    for width, share in zip(p["haze_um"], _haze_shares(depth, scatter), strict=True):
+    for width, share in zip(p["haze_um"], haze_shares(depth, scatter), strict=True):
         sigma = np.hypot(width / voxel, (axial, lateral, lateral))
         photons += ndimage.gaussian_filter(structure * (1 - ballistic) * share, sigma, truncate=3.0)
     photons += light * p["autofluorescence"]
@@ -92,7 +92,7 @@ def check(parameters: Mapping[str, object], *, may_be_zero: Sequence[str] = ()) 
             raise InputError(f"{name} = {value} of the tissue; accepted: {accepted}")
 
 
-def _haze_shares(depth: Volume, scatter_um: float) -> tuple[Volume, Volume, Volume]:
+def haze_shares(depth: Volume, scatter_um: float) -> tuple[Volume, Volume, Volume]:
     """Return which share of the scattered light takes the narrow, the middle and the wide kernel.
 
     Light that was scattered n times spreads the more the larger n is; n grows with depth.
