@@ -56,19 +56,29 @@ def test_input_and_target_of_thinned_photons_share_no_noise(context: int, rng: n
     assert correlation(0.0) > 0.3
 
 
-def test_noise_that_is_not_of_photons_is_not_thinned(rng: np.random.Generator) -> None:
+def test_photons_are_shared_out_unless_the_noise_is_not_theirs(rng: np.random.Generator) -> None:
     config = load_recipe("contrast", (*TINY, "task.thin=0.5"))
-    raw = tissue(shape=(16, 96, 96), seed=2, light=60).raw
-    smooth = ndimage.uniform_filter(raw.astype(np.float32), (0, 3, 3)).round().astype(np.uint16)
-    for volume, share in ((raw, 0.5), (smooth, 0.0)):
+    made = tissue(shape=(16, 96, 96), seed=2, light=60)
+    smooth = ndimage.uniform_filter(made.raw.astype(np.float32), (0, 3, 3)).round().astype(np.uint16)
+    even = (2 * made.truth + 100 + rng.normal(0, 8, made.raw.shape)).astype(np.float32)
+    for volume, share in ((made.raw, 0.5), (smooth, 0.5), (even, 0.0)):
         fit = contrast.fit(sources_of(volume), config)
         assert fit.thin == share
         assert (fit.widths, fit.haze) == (((0.1, 0.2, 0.4, 1.0), 0.35) if share else ((1.0,), 0.02))
         assert (NOT_THINNED in fit.camera.notes) == (not share)
 
 
+def test_neighbours_of_the_same_noise_are_not_given_to_the_network() -> None:
+    config = load_recipe("contrast", (*TINY, "task.thin=0.5", "net.context=2"))
+    raw = tissue(shape=(24, 96, 96), seed=2, light=60).raw.astype(np.float32)
+    between = ((raw[1:] + raw[:-1]) / 2).round().astype(np.uint16)
+    fit = contrast.fit(sources_of(between), config)
+    assert (fit.thin, fit.layers) == (0.5, (0,))
+    assert contrast.fit(sources_of(raw), config).layers == (-2, -1, 0, 1, 2)
+
+
 def test_the_network_is_given_neighbours_about_a_pixel_apart() -> None:
-    config = load_recipe("contrast", (*TINY, "net.context=2"))
+    config = load_recipe("contrast", (*TINY, "net.context=2", "task.thin=0"))
     raw = tissue(shape=(8, 64, 72), seed=2).raw
 
     def layers(planes: int, axial: float | None) -> tuple[int, ...]:

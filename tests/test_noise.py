@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 
 from deepcontrast.errors import InputError
 from deepcontrast.noise import Camera, estimate_camera, remove_pattern
@@ -190,6 +190,7 @@ def test_correlated_noise_is_called_not_white(scenes: list[Volume], how: str) ->
         volume, axes = np.asarray((raw[1:] + raw[:-1]) / 2), (0,)
     found, _ = estimate_camera([volume])
     assert not found.poissonian
+    assert (found.spread == 1) == (how == "half a plane in z")
     assert "not white" in " ".join(found.notes)
     for axis in range(3):
         assert (found.whiteness[axis] > 0.3) == (axis in axes)
@@ -202,6 +203,26 @@ def test_the_effective_gain_gives_the_noise_of_resampled_data_at_the_median(scen
     found, _ = estimate_camera([np.asarray((raw[..., 1:] + raw[..., :-1]) / 2)])
     median = float(np.median(raw))
     assert found.gain * (median - found.intercept) == pytest.approx(2.0 * (median - 100) / 2, rel=0.2)
+
+
+@pytest.mark.parametrize("how", ["mean of 3 x 3", "half a pixel", "smoothed"])
+def test_spread_photons_make_as_much_of_coarse_noise_as_before(how: str) -> None:
+    rng = np.random.default_rng(9715)
+    photons = 100 * np.exp(0.5 * smooth_field(rng, (6, 15, 15), SHAPE))
+    raw = camera(rng, photons, 2.0, 100, 0.0)
+    if how == "mean of 3 x 3":
+        volume = uniform_filter(raw, (1, 3, 3))
+    elif how == "half a pixel":
+        volume = np.asarray((raw[..., 1:] + raw[..., :-1]) / 2)
+    else:
+        volume = gaussian_filter(raw, (0, 0.8, 0.8))
+    found, _ = estimate_camera([volume])
+    assert found.spread is not None
+    assert not found.poissonian
+    median = float(np.median(raw))
+    # The intercept is the floor of the image: what is right at the median is the power of the noise.
+    power = found.gain * found.spread * (median - found.intercept)
+    assert power == pytest.approx(2.0 * (median - 100), rel=0.35)
 
 
 def test_frame_average_has_the_gain_of_the_average_and_says_so(scenes: list[Volume]) -> None:

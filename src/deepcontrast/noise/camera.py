@@ -15,7 +15,7 @@ from deepcontrast.noise.dark_region import signal_free
 from deepcontrast.noise.fixed_pattern import Pattern, estimate_pattern
 from deepcontrast.noise.grey_levels import Grey, grey_levels, grey_notes
 from deepcontrast.noise.line import Line, binned, fit_line, intercept_for
-from deepcontrast.noise.photon_noise import Whiteness, effective, whiteness, why_not
+from deepcontrast.noise.photon_noise import Whiteness, effective, spread_of, whiteness, why_not
 from deepcontrast.noise.planes import Masks, Volumes
 
 
@@ -35,6 +35,9 @@ class Camera:
         notes: what was found and what was done, one sentence each.
         means: binned points of the fit, abscissa; at most 40.
         variances: the same, ordinate.
+        spread: how much more power the noise has in coarse structure than white noise of its variance: 1 where it is
+            ``poissonian``, more where smoothing or resampling spread every photon over neighbours in its plane, and
+            ``None`` where the noise is not that of photons. ``gain * spread`` is what one of them makes.
     """
 
     gain: float
@@ -48,6 +51,7 @@ class Camera:
     notes: tuple[str, ...]
     means: tuple[float, ...]
     variances: tuple[float, ...]
+    spread: float | None = None
 
     @property
     def background(self) -> float:
@@ -165,6 +169,7 @@ def _camera(grey: Grey, fit: _Fit, shared: float, pattern: Pattern, gain: float 
     blocks, line = fit.blocks, fit.line
     notes = grey_notes(grey)
     reason = why_not(blocks, line, fit.white, grey)
+    spread = spread_of(blocks, line, fit.white, grey)
     if reason is None and line is not None and blocks is not None:
         fitted, intercept = line.gain, line.intercept
         notes.append(
@@ -182,7 +187,11 @@ def _camera(grey: Grey, fit: _Fit, shared: float, pattern: Pattern, gain: float 
         )
     if gain is not None:
         notes.append(f"The gain {gain:g} was given by the user (the image says {fitted:.4g}).")
-        fitted = float(gain)
+        fitted, spread = float(gain), None if spread is None else 1.0
+    elif reason is not None and spread is not None:
+        notes.append(
+            f"In coarse structure there is as much noise as photons of {fitted * spread:.3g} grey levels each make."
+        )
 
     dark: tuple[float, float] | None = None
     if offset is not None:
@@ -211,4 +220,5 @@ def _camera(grey: Grey, fit: _Fit, shared: float, pattern: Pattern, gain: float 
         notes=(*notes, *pattern.notes),
         means=means,
         variances=variances,
+        spread=spread,
     )

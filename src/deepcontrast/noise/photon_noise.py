@@ -12,6 +12,9 @@ from deepcontrast.noise.planes import Bools
 WHITE = 0.1  # lag-1 correlation above which noise is not called white
 
 Whiteness = tuple[float, float, float]  # lag-1 correlation along z, y, x
+WHITE_NOISE: Whiteness = (0.0, 0.0, 0.0)
+FAR = 20  # pixels over which correlations are added up
+RISE = 0.25  # share of the rise that photons would have, from which on noise is taken to be theirs
 
 
 def whiteness(blocks: Blocks) -> tuple[Whiteness, float]:
@@ -58,6 +61,34 @@ def why_not(blocks: Blocks | None, line: Line | None, white: Whiteness, grey: Gr
             "as when planes were rescaled or laser and detector were turned up"
         )
     return None
+
+
+def spread_of(blocks: Blocks | None, line: Line | None, white: Whiteness, grey: Grey) -> float | None:
+    """Return how far photons were spread over the neighbours in their plane; None where the noise is not theirs.
+
+    It is the power of a plane's noise at frequency 0 over that of white noise of the same variance: 1 where neighbours
+    are independent. Smoothing and resampling keep the mean, and with it that power. It is the sum of the correlations
+    at all distances, of which the nearest is known; the others are those of white noise that a Gaussian smoothed,
+    rho ** (k * k) at k pixels.
+    """
+    spread = [rho for rho in white[1:] if abs(rho) > WHITE]
+    if not spread:
+        return None if why_not(blocks, line, WHITE_NOISE, grey) else 1.0
+    # A high-pass has taken away most of such noise; between planes, if it is white there, it is whole.
+    if blocks is None or abs(white[0]) > WHITE or not _rises(blocks, effective(blocks, white, grey)[1]):
+        return None
+    steps = np.arange(1, FAR)
+    sums = [1 + 2 * float(np.sum(np.sign(rho) * np.abs(rho) ** steps**2)) for rho in spread]
+    return float(np.prod(np.maximum(sums, 0.1)))
+
+
+def _rises(blocks: Blocks, intercept: float) -> bool:
+    """Say whether the noise between planes rises with the mean, in blocks with little structure."""
+    quiet = _quiet(blocks)
+    level, power = blocks.level[quiet], blocks.partial[AXES.index("z")][quiet]
+    dark, bright = (level <= np.quantile(level, 1 / 3)), (level >= np.quantile(level, 2 / 3))
+    photons = np.median(level[bright] - intercept) / max(np.median(level[dark] - intercept), 1e-6)
+    return bool(np.median(power[bright]) / np.median(power[dark]) > 1 + RISE * (photons - 1))
 
 
 def effective(blocks: Blocks | None, white: Whiteness, grey: Grey) -> tuple[float, float]:

@@ -19,6 +19,7 @@ from deepcontrast.errors import InputError
 from deepcontrast.histogram import percentiles
 from deepcontrast.mosaic import Mosaic, find_mosaic, mosaic_of
 from deepcontrast.noise import Camera, estimate_camera, remove_pattern
+from deepcontrast.noise.photon_noise import WHITE
 from deepcontrast.normalize import Norm
 from deepcontrast.patches import (
     Column,
@@ -27,7 +28,7 @@ from deepcontrast.patches import (
 )
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.sampling import each_plane, sample_planes
-from deepcontrast.stack import Stack
+from deepcontrast.stack import Optics, Stack
 from deepcontrast.task import Source
 from deepcontrast.valid import Invalid, Survey, fill_empty, find_invalid
 
@@ -121,6 +122,11 @@ class Fit:
     haze: float = PUBLISHED_HAZE
 
     @property
+    def photons(self) -> Optics:
+        """What photons make of the image: grey levels for each, and none at the offset."""
+        return Optics(gain=self.camera.gain * (self.camera.spread or 1.0), offset=self.camera.intercept)
+
+    @property
     def sigmas(self) -> tuple[float, ...]:
         """The widths in pixels."""
         return tuple(max(NARROWEST, self.sigma * width) for width in self.widths)
@@ -176,7 +182,8 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         more = ": no more fit the memory." if short else "."
         looked = FEWER.format(planes=sum(map(len, planes)), sampled=len(sampled), sources=len(sources))
         camera = replace(camera, notes=(*camera.notes, looked + more))
-    as_published = bool(params.thin) and not camera.poissonian
+    as_published = bool(params.thin) and camera.spread is None
+    thin = 0.0 if as_published else params.thin
     if as_published:
         camera = replace(camera, notes=(*camera.notes, NOT_THINNED))
     progress(Event("fit", 1, 3, {"gain": camera.gain, "intercept": camera.intercept}))
@@ -210,8 +217,9 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         patch=patch,
         held_out=hold_out(tuple(shapes.values()), patch, config.train.validation, rng),
         mosaics=tuple(dict.fromkeys(mosaics.values())),
-        layers=_layers(sources, config.net.context),
-        thin=0.0 if as_published else params.thin,
+        # Neighbours whose noise is alike would tell the network the noise of its target.
+        layers=_layers(sources, 0 if thin and abs(camera.whiteness[0]) > WHITE else config.net.context),
+        thin=thin,
         widths=PUBLISHED_WIDTHS if as_published else params.widths,
         haze=PUBLISHED_HAZE if as_published else params.haze,
     )

@@ -21,7 +21,6 @@ from deepcontrast.degrade.blur import blur, blur_inside
 from deepcontrast.degrade.scatter import scatter
 from deepcontrast.depth import middle
 from deepcontrast.noise.thinning import thin
-from deepcontrast.stack import Optics
 from deepcontrast.task import Geometry, Source
 from deepcontrast.tasks._contrast_bank import blur_planes, hazes_of, prepare
 from deepcontrast.tasks._contrast_fit import Fit, Params, clean, cleaned, fit, windowed
@@ -50,7 +49,7 @@ def sample(
 
     Images are in network units. With ``thin``, ``d(x)`` is made of some of the photons and ``x`` is the others.
     """
-    optics = Optics(gain=fit.camera.gain, offset=fit.camera.intercept)
+    optics = fit.photons
     image = target = batch["raw"]
     hazes = [batch[name] for name in hazes_of(fit)]
     if fit.thin:
@@ -73,19 +72,17 @@ def degrade(source: Source, fit: Fit, config: Config, generator: torch.Generator
     for sigma in fit.sigmas:
         haze += blur_planes(image, sigma, None if known is None else torch.from_numpy(known)) / len(fit.sigmas)
     alpha = _alpha(torch.from_numpy(source.depth), fit, config).float()[:, None, None]
-    optics = Optics(gain=fit.camera.gain, offset=fit.camera.intercept)
-    return scatter(image, optics, generator=generator, alpha=alpha, blurred=haze).numpy()
+    return scatter(image, fit.photons, generator=generator, alpha=alpha, blurred=haze).numpy()
 
 
 def example(source: Source, z: int, fit: Fit, config: Config) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return a plane of a source, or the middle of a large one, and its degradation, (Y, X) each, in grey levels."""
     image = torch.from_numpy(cleaned(source.frame, fit, source.survey)[z, *middle(source.frame.shape[1:])])
     depth = torch.from_numpy(source.depth[z : z + 1])
-    optics = Optics(gain=fit.camera.gain, offset=fit.camera.intercept)
     alpha = float(_alpha(depth, fit, config))
     generator = torch.Generator().manual_seed(config.train.seed)
-    haze = torch.stack([blur(image, optics, sigma=sigma) for sigma in fit.sigmas]).mean(0)
-    return image.numpy(), scatter(image, optics, generator=generator, alpha=alpha, blurred=haze).numpy()
+    haze = torch.stack([blur(image, fit.photons, sigma=sigma) for sigma in fit.sigmas]).mean(0)
+    return image.numpy(), scatter(image, fit.photons, generator=generator, alpha=alpha, blurred=haze).numpy()
 
 
 def build(fit: Fit, config: Config) -> nn.Module:
