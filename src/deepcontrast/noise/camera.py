@@ -35,9 +35,10 @@ class Camera:
         notes: what was found and what was done, one sentence each.
         means: binned points of the fit, abscissa; at most 40.
         variances: the same, ordinate.
-        spread: how much more power the noise has in coarse structure than white noise of its variance: 1 where it is
-            ``poissonian``, more where smoothing or resampling spread every photon over neighbours in its plane, and
-            ``None`` where the noise is not that of photons. ``gain * spread`` is what one of them makes.
+        spread: power of the noise in coarse structure of a plane over that of white noise of its variance. One photon
+            makes ``gain * spread`` grey levels: spread is 1 where neighbours in a plane are independent or the gain was
+            given, more where photons were spread over them (smoothed, resampled), less where the image was sharpened,
+            ``None`` where the noise is not that of photons.
     """
 
     gain: float

@@ -14,7 +14,8 @@ WHITE = 0.1  # lag-1 correlation above which noise is not called white
 Whiteness = tuple[float, float, float]  # lag-1 correlation along z, y, x
 WHITE_NOISE: Whiteness = (0.0, 0.0, 0.0)
 FAR = 20  # pixels over which correlations are added up
-RISE = 0.25  # share of the rise that photons would have, from which on noise is taken to be theirs
+RISE = 0.25  # share of the rise that photons would have, from which on noise is taken to be theirs; and its inverse
+FEWEST = 3  # planes between which noise can be told from structure
 
 
 def whiteness(blocks: Blocks) -> tuple[Whiteness, float]:
@@ -74,8 +75,10 @@ def spread_of(blocks: Blocks | None, line: Line | None, white: Whiteness, grey: 
     spread = [rho for rho in white[1:] if abs(rho) > WHITE]
     if not spread:
         return None if why_not(blocks, line, WHITE_NOISE, grey) else 1.0
-    # A high-pass has taken away most of such noise; between planes, if it is white there, it is whole.
-    if blocks is None or abs(white[0]) > WHITE or not _rises(blocks, effective(blocks, white, grey)[1]):
+    # A high-pass in the plane has taken away most of such noise; between planes, if it is white there, it is whole.
+    if blocks is None or abs(white[0]) > WHITE or len(np.unique(blocks.depth)) < FEWEST:
+        return None
+    if not _rises(blocks, effective(blocks, white, grey)[1]):
         return None
     steps = np.arange(1, FAR)
     sums = [1 + 2 * float(np.sum(np.sign(rho) * np.abs(rho) ** steps**2)) for rho in spread]
@@ -83,12 +86,18 @@ def spread_of(blocks: Blocks | None, line: Line | None, white: Whiteness, grey: 
 
 
 def _rises(blocks: Blocks, intercept: float) -> bool:
-    """Say whether the noise between planes rises with the mean, in blocks with little structure."""
+    """Say whether the noise between planes rises with the mean about as that of photons, in blocks of little structure.
+
+    A rough test: what changes from plane to plane is in it too, and that rises as well.
+    """
     quiet = _quiet(blocks)
     level, power = blocks.level[quiet], blocks.partial[AXES.index("z")][quiet]
     dark, bright = (level <= np.quantile(level, 1 / 3)), (level >= np.quantile(level, 2 / 3))
-    photons = np.median(level[bright] - intercept) / max(np.median(level[dark] - intercept), 1e-6)
-    return bool(np.median(power[bright]) / np.median(power[dark]) > 1 + RISE * (photons - 1))
+    if not np.median(power[dark]) > 0 or not np.median(level[dark]) > intercept:
+        return False
+    photons = float(np.median(level[bright] - intercept) / np.median(level[dark] - intercept)) - 1
+    more = float(np.median(power[bright]) / np.median(power[dark])) - 1
+    return RISE * photons < more < photons / RISE
 
 
 def effective(blocks: Blocks | None, white: Whiteness, grey: Grey) -> tuple[float, float]:
