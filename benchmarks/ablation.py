@@ -107,10 +107,9 @@ def made(phantom: str, seed: int, light: float, scatter: str = "near") -> Any:
 
 def volumes(phantoms: Sequence[str], seeds: Sequence[int], light: float | None, scatter: str | None) -> list[Job]:
     """Return which volumes are made: over four seeds each phantom has both lights with both scatters."""
-    known = list(PHANTOMS)
     found = []
     for phantom, seed in product(phantoms, seeds):
-        turn = seed + known.index(phantom)
+        turn = seed + PHANTOMS.index(phantom)
         found.append((phantom, seed, light or LIGHTS[turn % 2], scatter or list(SCATTERS)[turn // 2 % 2]))
     return found
 
@@ -138,7 +137,7 @@ def chosen(network: Network, source: Source, raw: Volume, passes: Sequence[Volum
     edges = bins([depth])
     haze = haze_left(every, depth, edges, offset=fit.norm.offset)
     region = unseen(fit.held_out, fit.patch, raw.shape[1:])
-    kept = structures_kept(every, depth, edges, region=region, apart=1 + max(fit.layers))
+    kept = structures_kept(every, depth, edges, region=region, apart=fit.independent)
     choice = haze_gone([haze], [kept], edges, limit=fit.haze)
     brightness = match_brightness([every], [depth], edges, [None])
     out = np.empty_like(raw)

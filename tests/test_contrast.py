@@ -73,8 +73,9 @@ def test_neighbours_of_the_same_noise_are_not_given_to_the_network() -> None:
     raw = tissue(shape=(24, 96, 96), seed=2, light=60).raw.astype(np.float32)
     between = ((raw[1:] + raw[:-1]) / 2).round().astype(np.uint16)
     fit = contrast.fit(sources_of(between), config)
-    assert (fit.thin, fit.layers) == (0.5, (0,))
-    assert contrast.fit(sources_of(raw), config).layers == (-2, -1, 0, 1, 2)
+    assert (fit.thin, fit.layers, fit.independent) == (0.5, (0,), 3)
+    fit = contrast.fit(sources_of(raw), config)
+    assert (fit.layers, fit.independent) == ((-2, -1, 0, 1, 2), 3)
 
 
 def test_the_network_is_given_neighbours_about_a_pixel_apart() -> None:

@@ -232,13 +232,6 @@ def test_of_one_or_two_planes_it_is_not_told_how_far_photons_were_spread(planes:
     assert estimate_camera([uniform_filter(raw, (0, 3, 3))[:planes]])[0].spread is None
 
 
-def test_noise_that_vanishes_in_the_dark_is_not_counted_in_photons_of_nothing() -> None:
-    rng = np.random.default_rng(9717)
-    light = np.maximum(smooth_field(rng, (6, 15, 15), SHAPE) - 1.0, 0)
-    raw = 2.0 * rng.poisson(100 * light) + 100.0
-    assert estimate_camera([uniform_filter(raw, (0, 3, 3))])[0].spread is None
-
-
 def test_frame_average_has_the_gain_of_the_average_and_says_so(scenes: list[Volume]) -> None:
     rng = np.random.default_rng(9720)
     frames = [camera(rng, scenes[0] * 200, 2.0, 100, 1.0) for _ in range(4)]

@@ -255,7 +255,7 @@ def _choose(
     for (part, volumes), known, region in zip(first, valid, regions, strict=True):
         depth, offset = part.source.depth, part.fit.norm.offset
         haze.append(haze_left(volumes, depth, edges, offset=offset, valid=known))
-        apart = 1 + max(part.fit.layers)
+        apart = part.fit.independent
         kept.append(structures_kept(volumes, depth, edges, known, region, apart=apart, progress=progress))
     return haze_gone(haze, kept, edges, limit=first[0][0].fit.haze), brightness
 

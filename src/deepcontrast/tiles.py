@@ -39,7 +39,7 @@ def padded_shape(shape: Sequence[int], step: Sequence[int]) -> Lengths:
 
 
 def rim(halo: int, step: int) -> int:
-    """Return how far an image is mirrored beyond both of its borders, so that they are restored as its middle is.
+    """Return how far an image is mirrored beyond both of its borders, so that they are restored from more.
 
     One step: a network restores the outermost pixels worst, because it has fewer neighbours to do it from.
     A tile must hold what is mirrored: where the halo is not longer than a step, nothing is.

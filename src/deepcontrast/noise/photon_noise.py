@@ -12,7 +12,6 @@ from deepcontrast.noise.planes import Bools
 WHITE = 0.1  # lag-1 correlation above which noise is not called white
 
 Whiteness = tuple[float, float, float]  # lag-1 correlation along z, y, x
-WHITE_NOISE: Whiteness = (0.0, 0.0, 0.0)
 FAR = 20  # pixels over which correlations are added up
 RISE = 0.25  # share of the rise that photons would have, from which on noise is taken to be theirs; and its inverse
 FEWEST = 3  # planes between which noise can be told from structure
@@ -39,6 +38,11 @@ def why_not(blocks: Blocks | None, line: Line | None, white: Whiteness, grey: Gr
             f"it is not white (neighbours along {'zyx'[worst]} are correlated by {white[worst]:.2f}), as after "
             "resampling, smoothing, denoising or sharpening"
         )
+    return _no_line(blocks, line, grey)
+
+
+def _no_line(blocks: Blocks, line: Line | None, grey: Grey) -> str | None:
+    """Return why the variance is not a rising line of the mean, or None."""
     if line is None:
         return "the variance of the residual cannot be compared with the mean (too little of one or the other varies)"
     if line.gain < 4 * line.error:
@@ -74,7 +78,7 @@ def spread_of(blocks: Blocks | None, line: Line | None, white: Whiteness, grey: 
     """
     spread = [rho for rho in white[1:] if abs(rho) > WHITE]
     if not spread:
-        return None if why_not(blocks, line, WHITE_NOISE, grey) else 1.0
+        return None if blocks is None or _no_line(blocks, line, grey) else 1.0
     # A high-pass in the plane has taken away most of such noise; between planes, if it is white there, it is whole.
     if blocks is None or abs(white[0]) > WHITE or len(np.unique(blocks.depth)) < FEWEST:
         return None

@@ -36,6 +36,8 @@ PUBLISHED_WIDTHS, PUBLISHED_HAZE = (1.0,), 0.02
 """Of the published pair of images: one Gaussian; and what may be left of the haze that its network takes away."""
 NARROWEST = 0.5
 """Pixels of the narrowest haze."""
+RESAMPLED = 2
+"""Planes over which noise is alike where planes were interpolated, there and back."""
 FIT_PLANES, FEWEST_PLANES = 64, 8
 """Planes, evenly spaced over all sources, that camera and scale are estimated from, at most and at least."""
 LARGE = (
@@ -125,6 +127,11 @@ class Fit:
     def photons(self) -> Optics:
         """What photons make of the image: grey levels for each, and none at the offset."""
         return Optics(gain=self.camera.gain * (self.camera.spread or 1.0), offset=self.camera.intercept)
+
+    @property
+    def independent(self) -> int:
+        """How far above and below a plane others begin whose noise its result cannot have."""
+        return 1 + max(self.layers) + (RESAMPLED if abs(self.camera.whiteness[0]) > WHITE else 0)
 
     @property
     def sigmas(self) -> tuple[float, ...]:
