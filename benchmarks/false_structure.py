@@ -45,15 +45,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from ablation import MORE, kept
 from numpy.typing import NDArray
+from runs import kept
 from scipy import ndimage
 
 from deepcontrast import registry
 from deepcontrast.brightness import blend
 from deepcontrast.depth import depths
 from deepcontrast.enhancing import enhance
-from deepcontrast.jobs.experiment import PUBLISHED
+from deepcontrast.experiments import PUBLISHED
+from deepcontrast.experiments.ablation import MORE
 from deepcontrast.prediction import load_nets, predict_pass
 from deepcontrast.recipe import load_recipe
 from deepcontrast.stack import Optics, Stack

@@ -3,10 +3,10 @@
     python benchmarks/robustness.py --folder DIR [--phantoms tissue,nuclei] [--seeds 0] [--only ROW,ROW]
 
 Every row of `ROWS` spoils the stack, or tells the camera wrong, and runs all of `enhance` with the default recipe and
-automatic k. Result and spoiled stack are scored against the truth as in ablation.py: IoU of the best threshold, and
-clipped SSIM, SSIM of the foreground and correlation, means over five depth bins. A row is within the limits where its
-IoU is at most 0.03 below that of the right values, and above that of its own raw. Where a row tells nothing, the camera
-is estimated. What `enhance` refuses, as an offset above the image, has a line of its own.
+automatic k. Result and spoiled stack are scored against the truth as `experiment ablation` does it: IoU of the best
+threshold, and clipped SSIM, SSIM of the foreground and correlation, means over five depth bins. A row is within the
+limits where its IoU is at most 0.03 below that of the right values, and above that of its own raw. Where a row tells
+nothing, the camera is estimated. What `enhance` refuses, as an offset above the image, has a line of its own.
 
 `offset` is the setting `task.offset`: it moves what is subtracted, and o' of the noise, the zero-variance intercept
 offset - read_noise^2 / gain, stays estimated. In the rows of o' both are wrong, which no setting does.
@@ -31,15 +31,17 @@ from unittest.mock import patch
 import imagecodecs
 import numpy as np
 import torch
-from ablation import MORE, kept, scored, subject_of
 from numpy.typing import NDArray
+from runs import kept
 from scipy import ndimage
 
 from deepcontrast import registry
 from deepcontrast.enhancing import enhance
 from deepcontrast.errors import InputError
 from deepcontrast.experiments._networks import seeded
+from deepcontrast.experiments.ablation import MORE, SCORES, scored
 from deepcontrast.recipe import load_recipe
+from deepcontrast.stack import Optics, Stack
 from deepcontrast.synth import Phantom
 
 RIGHT = "right values"
@@ -162,15 +164,22 @@ def done(job: Job) -> dict[str, Any]:
     volume, settings = prepared(job)
     config = seeded(load_recipe("contrast", settings), job.seed)
     with tempfile.TemporaryDirectory() as folder, zero_at(None if row.zero is None else right_zero(volume) + row.zero):
-        found = enhance([subject_of(job.phantom, volume).stack], config, folder=Path(folder))
-        scores = scored(found.restored[0][0][0].enhanced, volume)
+        optics = Optics(voxel_size=volume.optics.voxel_size, surface="first")
+        found = enhance([Stack(volume.raw, "ZYX", optics, source=job.phantom)], config, folder=Path(folder))
+        scores = by_score(found.restored[0][0][0].enhanced, volume)
     fit, choice = found.fits[0], found.choices[0]
     return {
         "scores": scores,
-        "raw": scored(volume.raw, volume),
+        "raw": by_score(volume.raw, volume),
         "k": choice.best.tolist(),
         "camera": described(fit),
     }
+
+
+def by_score(result: NDArray[Any], volume: Phantom) -> list[list[float]]:
+    """Return every score in five depth bins, shallow to deep."""
+    parts = scored(result, volume)
+    return [[part[name] for part in parts] for name in SCORES]
 
 
 def prepared(job: Job) -> tuple[Phantom, list[str]]:

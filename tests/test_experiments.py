@@ -41,8 +41,8 @@ from .conftest import TINY
 FEW = (*TINY, "train.steps=4", "train.patch=16")
 CONFIG = load_recipe("contrast", TINY)
 FEWER = load_recipe("contrast", (*FEW, "predict.iterations=1"))
-NAMES = ("bias-ablation", "cross-application", "double-degradation", "training-amount", "wrong-normalisation")
-NAMES += ("wrong-pixel-size",)
+PAPERS = ("bias-ablation", "cross-application", "double-degradation", "training-amount", "wrong-normalisation")
+PAPERS += ("wrong-pixel-size",)
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -70,11 +70,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_figures, "png_bytes", lambda figure: PNG + bytes(len(figure.subfigs)))
 
 
-def test_the_experiments_are_those_of_the_papers() -> None:
-    assert tuple(name.replace("_", "-") for name in registry.names("experiments")) == NAMES
+def test_the_experiments_are_those_of_the_papers_and_one_of_ours() -> None:
+    assert tuple(name.replace("_", "-") for name in registry.names("experiments")) == ("ablation", *PAPERS)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PAPERS)
 def test_an_experiment_writes_table_numbers_figure_report_and_run(
     name: str, quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,7 +103,7 @@ def test_a_users_stacks_need_no_truth(quick: None, tiny_stack: Stack, tmp_path: 
     paths = [tmp_path / "liver.tif", tmp_path / "gut.tif"]
     for path in paths:
         write_stack(path, tiny_stack)
-    config = job.settled_experiment("contrast", FEW, simulated=False)
+    config = job.settled_experiment("bias-ablation", "contrast", FEW, simulated=False)
     job.run_experiment("cross-application", tmp_path / "e", config, images=paths, say=lambda line: None)
     found = json.loads((tmp_path / "e" / "experiment.json").read_text())
     assert {run_["stack"] for run_ in found["runs"]} == {"liver", "gut"}
@@ -124,23 +124,28 @@ def test_an_unknown_experiment_names_the_nearest(tmp_path: Path, capsys: pytest.
 
 def test_simulated_tissue_takes_fewer_steps_unless_told_otherwise() -> None:
     steps = [
-        job.settled_experiment(recipe, settings, simulated=simulated).train.steps
-        for recipe, settings, simulated in (
-            ("contrast", (), True),
-            ("contrast", ("train.steps=7",), True),
-            ("contrast", (), False),
-            ("contrast-paper", (), True),
+        job.settled_experiment(name, recipe, settings, simulated=simulated).train.steps
+        for name, recipe, settings, simulated in (
+            ("bias-ablation", "contrast", (), True),
+            ("bias-ablation", "contrast", ("train.steps=7",), True),
+            ("bias-ablation", "contrast", (), False),
+            ("bias-ablation", "contrast-paper", (), True),
+            ("ablation", "contrast", (), True),
         )
     ]
-    assert steps == [500, 7, load_recipe("contrast").train.steps, 90000]
+    own = load_recipe("contrast").train.steps
+    assert steps == [500, 7, own, 90000, own]
 
 
 def test_the_papers_experiments_are_about_the_published_pair() -> None:
-    own, published = job.settled_experiment("contrast", (), simulated=True), load_recipe("contrast-paper")
+    own, published = (
+        job.settled_experiment("bias-ablation", "contrast", (), simulated=True),
+        load_recipe("contrast-paper"),
+    )
     for key in ("thin", "widths", "haze"):
         assert own.task[key] == published.task[key]
     assert (own.train.loss, own.net.context) == (published.train.loss, published.net.context)
-    assert job.settled_experiment("contrast", ("task.thin=0.5",), simulated=True).task["thin"] == 0.5
+    assert job.settled_experiment("bias-ablation", "contrast", ("task.thin=0.5",), simulated=True).task["thin"] == 0.5
 
 
 def test_equal_seeds_give_equal_numbers(subject: Subject, quick: None) -> None:

@@ -130,6 +130,28 @@ def load_config(
     for name in ("task", *_TABLES):
         if not isinstance(table.setdefault(name, {}), dict):
             raise InputError(f"recipe '{recipe}': '{name}' must be a table, e.g. [{name}]; given {table[name]!r}")
+    return _laid(table, params, settings, flags)
+
+
+def laid_over(
+    config: Config, params: type[BaseModel] | None = None, settings: Iterable[str] | Mapping[str, Any] = ()
+) -> Config:
+    """Return settings with others laid over them, checked as :func:`load_config` does.
+
+    Raises:
+        InputError: an unknown key (with the nearest match), or a value out of its range.
+    """
+    return _laid(config.model_dump(), params, settings, {})
+
+
+def _laid(
+    table: dict[str, Any],
+    params: type[BaseModel] | None,
+    settings: Iterable[str] | Mapping[str, Any],
+    flags: Mapping[str, Any],
+) -> Config:
+    """Return a table of settings with others, and then flags, laid over it."""
+    recipe = table["recipe"]
     schema = _keys(params)
     given = settings if isinstance(settings, Mapping) else dict(_setting(setting) for setting in settings)
     for key, value in given.items():

@@ -392,12 +392,14 @@ def experiment(
     recipe: Recipe = "contrast",
     settings: Settings = None,
     seeds: Annotated[str, typer.Option("--seeds", help="Seeds of training and simulation, with commas.")] = "0",
+    only: Annotated[str, typer.Option("--only", help="Ideas that the ablation tries, with commas.")] = "",
     device: Device = "auto",
+    resume: Resume = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run one of the papers' experiments, on simulated tissue or on stacks."""
+    """Run one of the papers' experiments, or ours, on simulated tissue or on stacks."""
     chosen = whole_numbers(seeds, None, "--seeds")
     from deepcontrast.jobs.experiment import run_experiment, settled_experiment
 
@@ -405,10 +407,12 @@ def experiment(
         run_experiment(
             name,
             out,
-            settled_experiment(recipe, settings or (), simulated=not images),
+            settled_experiment(name, recipe, settings or (), simulated=not images),
             images=images or (),
             seeds=chosen,
+            only=[idea.strip() for idea in only.split(",") if idea.strip()],
             device=device,
+            resume=resume,
             overwrite=overwrite,
             progress=listener.progress,
             say=listener.say,

@@ -1,7 +1,9 @@
-"""The papers' own experiments, runnable on simulated tissue and on a user's stack; each file one.
+"""The papers' own experiments, runnable on simulated tissue and on a user's stack, and ours; each file one.
 
 A file holds one function of stacks and settings to a :class:`Finding`. Beside it stand ``PHANTOMS``, the kinds of
-simulated tissue it needs, and ``sentences``, which says what the numbers show, whichever way they come out.
+simulated tissue it needs, and ``sentences``, which says what the numbers show, whichever way they come out. One that
+takes hours, on stacks that it simulates itself (``simulated``), keeps in a folder what is done, and may be given which
+of its ideas to try.
 """
 
 from __future__ import annotations
@@ -13,6 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcontrast.stack import Stack
+
+PUBLISHED = (
+    "train.loss=mae",
+    "task.thin=0",
+    "task.widths=[1]",
+    "task.haze=0.02",
+    "net.context=0",
+    "predict.iterations=6",
+)
+"""What makes the published pair of images of the recipe ``contrast``: the papers' experiments are about that."""
 
 Cell = str | int | float | None
 Run = Mapping[str, Cell]

@@ -35,6 +35,7 @@ WORDS = {
     "ssim_clipped": "SSIM, clipped",
     "ssim_foreground": "SSIM of the foreground",
     "ssim_foreground_clipped": "SSIM of the foreground, clipped",
+    "pearson_clipped": "correlation, clipped",
     "neighbours": "share explained of what the neighbouring raw planes show alike",
     "correlation": "correlation with the raw's structures",
     "unsupported": "share of unsupported components",

@@ -7,13 +7,14 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from deepcontrast import __version__, registry
 from deepcontrast.accept import check_stacks, choose_device, surfaced
 from deepcontrast.atomic import write_atomic, write_json
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError, nearest
-from deepcontrast.experiments import Cell, Finding, Subject
+from deepcontrast.experiments import PUBLISHED, Cell, Finding, Subject
 from deepcontrast.io import fingerprint, stem
 from deepcontrast.jobs.hardware import hardware
 from deepcontrast.jobs.images import list_images, open_image
@@ -27,25 +28,18 @@ from deepcontrast.workdir import finish, working
 SHAPE = (40, 160, 160)
 """Planes, rows and columns of the simulated tissue."""
 
-PUBLISHED = (
-    "train.loss=mae",
-    "task.thin=0",
-    "task.widths=[1]",
-    "task.haze=0.02",
-    "net.context=0",
-    "predict.iterations=6",
-)
-"""What is laid over the recipe ``contrast``: the papers' experiments are about the published pair of images."""
-
 SMALL = ("train.steps=500", "train.validate_every=100")
 """What is laid over the recipe ``contrast`` on simulated tissue, so that an experiment takes minutes."""
 
 
-def settled_experiment(recipe: str, settings: Iterable[str], *, simulated: bool) -> Config:
-    """Return the settings of an experiment: ``contrast`` as published, on simulated tissue with fewer steps."""
-    small = SMALL if simulated and recipe == "contrast" else ()
-    published = PUBLISHED if recipe == "contrast" else ()
-    return load_recipe(recipe, (*published, *small, *settings))
+def settled_experiment(name: str, recipe: str, settings: Iterable[str], *, simulated: bool) -> Config:
+    """Return the settings of an experiment: ``contrast`` as published, on simulated tissue with fewer steps.
+
+    An experiment that simulates its own stacks takes the recipe as it is.
+    """
+    if recipe != "contrast" or _simulates(name):
+        return load_recipe(recipe, settings)
+    return load_recipe(recipe, (*PUBLISHED, *(SMALL if simulated else ()), *settings))
 
 
 def run_experiment(
@@ -55,7 +49,9 @@ def run_experiment(
     *,
     images: Sequence[Path] = (),
     seeds: Sequence[int] = (0,),
+    only: Sequence[str] = (),
     device: str = "auto",
+    resume: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
     say: Say = print,
@@ -68,7 +64,9 @@ def run_experiment(
         config: the settings.
         images: stacks; without any, tissue is simulated, one for every seed.
         seeds: of training, and of the simulated tissue.
+        only: which of the ideas of ``ablation`` to try; all by default.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        resume: go on with what an interrupted run of ``ablation`` kept.
         overwrite: replace an older result.
         progress: gets events.
         say: gets sentences.
@@ -76,35 +74,59 @@ def run_experiment(
     Raises:
         InputError: no such experiment, or an image it cannot be made on.
     """
-    accepted = [known.replace("_", "-") for known in registry.names("experiments")]
-    if name not in accepted:
-        raise InputError(f"no experiment '{name}'; accepted: {', '.join(accepted)}{nearest(name, accepted)}")
-    check_out(out, overwrite=overwrite, inputs=images)
-    where = choose_device(device)
-    module = registry.module("experiments", name.replace("-", "_"))
+    module = _module(name)
+    check_out(out, resume=resume, overwrite=overwrite, inputs=images)
+    where, chosen = choose_device(device), tuple(dict.fromkeys(seeds))
+    own = _simulates(name)
+    if own and images:
+        raise InputError(f"{name} compares with the truth, which measured stacks do not have: leave out --input")
+    if only and not own:
+        raise InputError(f"--only is for {', '.join(filter(_simulates, _names()))}; {name} is run as a whole")
     files = list_images(images)
-    subjects = [_opened(file, say) for file in files] or [
-        _simulated(kind, seed, say) for seed in dict.fromkeys(seeds) for kind in module.PHANTOMS
-    ]
-    run = {
+    job = {
         "version": __version__,
         "verb": "experiment",
         "experiment": name,
         "config": config.model_dump(),
         "seeds": list(seeds),
         "input": {file.name: fingerprint(file) for file in files},
-        "simulated": [] if files else {"kinds": list(module.PHANTOMS), "shape": list(SHAPE)},
-        "hardware": hardware(where),
+        "simulated": [] if files else {"kinds": list(module.PHANTOMS), "shape": list(module.SHAPE if own else SHAPE)},
+        "only": list(only),
     }
-    with working(out, overwrite=overwrite, inputs=images) as work:
+    with working(out, job if own else None, resume=resume, overwrite=overwrite, inputs=images) as work:
+        if own:
+            say(f"simulating {', '.join(module.PHANTOMS)} ({len(chosen)} of each)")
+            subjects = module.simulated(chosen)
+        else:
+            subjects = [_opened(file, say) for file in files] or [
+                _simulated(kind, seed, say) for seed in chosen for kind in module.PHANTOMS
+            ]
+        more = {"folder": work.path / "done", "only": only} if own else {}
         function = registry.load("experiments", name.replace("-", "_"))
-        found: Finding = function(subjects, config, seeds=tuple(dict.fromkeys(seeds)), device=where, progress=progress)
+        found: Finding = function(subjects, config, seeds=chosen, device=where, progress=progress, **more)
         if len({(one["stack"], one["seed"]) for one in found.runs}) == 1:
             found = replace(found, sentences=(*found.sentences, "One run: what of this is chance, more --seeds show."))
         _write(found, work.result, _circumstances(found, config, subjects, seeds))
-        finish(work, run)
+        finish(work, {**job, "hardware": hardware(where)})
     for line in (found.title, *text_table(found.columns, found.rows), *found.sentences, f"done: {out}"):
         say(line)
+
+
+def _names() -> list[str]:
+    return [known.replace("_", "-") for known in registry.names("experiments")]
+
+
+def _module(name: str) -> ModuleType:
+    accepted = _names()
+    if name not in accepted:
+        raise InputError(f"no experiment '{name}'; accepted: {', '.join(accepted)}{nearest(name, accepted)}")
+    found: ModuleType = registry.module("experiments", name.replace("-", "_"))
+    return found
+
+
+def _simulates(name: str) -> bool:
+    """Return whether an experiment simulates stacks of its own."""
+    return hasattr(_module(name), "simulated")
 
 
 def text_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[str]:

@@ -1,0 +1,190 @@
+"""The ablation: what each idea is worth beside filters and an oracle; kept as it goes, and said as it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import deepcontrast
+from deepcontrast.cli import run
+from deepcontrast.experiments import _ablation_table, _figures, ablation
+from deepcontrast.experiments._networks import source_of
+from deepcontrast.experiments._oracle import Truthful, oracle
+from deepcontrast.patches import draw
+from deepcontrast.progress import silent
+from deepcontrast.recipe import load_recipe
+from deepcontrast.tasks import contrast
+
+from .conftest import TINY
+
+FEW = (*TINY, "train.steps=4", "train.patch=16", "predict.iterations=1")
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablation, "SHAPE", (15, 40, 56))
+    monkeypatch.setattr(ablation, "PHANTOMS", ("tissue", "spots"))
+    monkeypatch.setattr(ablation, "FILTERS", ("band_pass_3d",))
+    monkeypatch.setattr(ablation, "TUNED", {})
+    monkeypatch.setattr(_figures, "png_bytes", lambda figure: PNG + bytes(len(figure.subfigs)))
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    settings = [part for setting in FEW for part in ("--set", setting)]
+    return ["experiment", "ablation", "--out", str(folder), "--seeds", "3", *more, *settings]
+
+
+def test_it_says_its_cost_first_and_writes_a_table_of_every_idea(
+    small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command(tmp_path / "e", "--only", "contrast,oracle,with bias")) == 0
+    said = capsys.readouterr()
+    assert "6 trainings on 2 stacks: about 0." in said.out + said.err
+    found = json.loads((tmp_path / "e" / "experiment.json").read_text())
+    rows = [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
+    every = {(row["method"], row["k"]) for row in rows if row["phantom"] == "all"}
+    assert every == {
+        ("raw", ""), ("band_pass_3d", ""), ("oracle", ""),
+        ("contrast", "1"), ("contrast", "auto"), ("with bias", "1"), ("with bias", "auto"),
+    }  # fmt: skip
+    assert {row["phantom"] for row in rows} == {"all", "tissue", "spots"}
+    assert {row["closed"] for row in rows if row["method"] == "raw"} == {"0 / 0 / 0 / 0"}
+    assert {row["closed"] for row in rows if row["method"] == "oracle"} == {"100 / 100 / 100 / 100"}
+    assert {run_["cpu_s"] > 0 for run_ in found["runs"]} == {True}
+    assert any(
+        sentence.startswith("Of the gap between raw and oracle 'contrast' closes") for sentence in found["finding"]
+    )
+    assert any("'with bias' less 'contrast'" in sentence for sentence in found["finding"])
+
+
+def test_an_interrupted_run_goes_on_with_what_is_left(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = ablation._results
+
+    def broken(name: str, *others):
+        if name == "oracle":
+            raise KeyboardInterrupt
+        return results(name, *others)
+
+    monkeypatch.setattr(ablation, "_results", broken)
+    given = command(tmp_path / "e", "--only", "contrast,oracle")
+    assert run(given) == 130
+    kept = tmp_path / "e.partial" / "done" / "runs.jsonl"
+    before = kept.read_bytes()
+    done: list[str] = []
+
+    def counted(name: str, *others):
+        done.append(name)
+        return results(name, *others)
+
+    monkeypatch.setattr(ablation, "_results", counted)
+    capsys.readouterr()
+    assert run([*given, "--resume"]) == 0
+    said = capsys.readouterr()
+    assert "4 trainings on 2 stacks, 1 of them done" in said.out + said.err
+    assert done == ["oracle", "raw", "band_pass_3d", "contrast", "oracle"]
+    found = json.loads((tmp_path / "e" / "experiment.json").read_text())
+    first = json.loads(before.splitlines()[0])["record"]["runs"]
+    assert found["runs"][: len(first)] == first
+
+
+def test_what_cannot_be_tried_is_refused_before_anything_is_made(
+    small: None, tiny_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for more, message in (
+        (("--only", "contrsat"), "no idea 'contrsat'"),
+        (("--input", str(tiny_file)), "ablation compares with the truth, which measured stacks do not have"),
+    ):
+        assert run(command(tmp_path / "e", *more)) == 2
+        assert message in capsys.readouterr().err
+    assert run(["experiment", "bias-ablation", "--out", str(tmp_path / "e"), "--only", "contrast"]) == 2
+    assert "--only is for ablation" in capsys.readouterr().err
+    assert not list(tmp_path.glob("e*"))
+
+
+@pytest.mark.parametrize(("haze", "k"), [(0.3, 2), (0.5, 1)])
+def test_the_mixture_by_depth_is_what_enhance_writes(
+    small: None, monkeypatch: pytest.MonkeyPatch, haze: float, k: int
+) -> None:
+    monkeypatch.setattr(ablation, "SHAPE", (24, 40, 56))
+    stack = ablation.simulate("tissue", 4, 25.0, "near")
+    config = load_recipe("contrast", (*TINY, "train.steps=40", f"task.haze={haze}"), train__seed=4)
+    made = dict(ablation._results("contrast", stack, config, "cpu"))
+    tables = config.model_dump()
+    settings = {f"{name}.{key}": v for name in ("net", "train", "predict", "task") for key, v in tables[name].items()}
+    written = deepcontrast.enhance(stack.stack, settings=settings, device="cpu")
+    assert set(written.enhanced.restored[0][0][0].chosen) == {k}
+    np.testing.assert_allclose(made["auto"], np.asarray(written.enhanced.restored[0][0][0].enhanced), rtol=1e-5)
+
+
+def test_lights_and_scatters_come_in_turn(small: None) -> None:
+    stacks = [stack for stack in ablation.simulated((0, 1, 2, 3)) if isinstance(stack, ablation.Simulated)]
+    for name in ablation.PHANTOMS:
+        seen = {(stack.light, stack.scatter) for stack in stacks if stack.name == name}
+        assert seen == {(light, scatter) for light in ablation.LIGHTS for scatter in ablation.SCATTERS}
+
+
+def test_the_oracle_learns_the_truth_at_the_place_it_sees(small: None) -> None:
+    stack = ablation.simulate("tissue", 4, 25.0, "near")
+    assert all(not np.array_equal(other.truth, stack.truth) for other in stack.others())
+    config, source = load_recipe("contrast", TINY), source_of(stack)
+    fit = contrast.fit([source], config)
+    cleaned = contrast.clean(source.volume(), fit)
+    # A truth that is the raw itself: what is learned must lie where it is seen.
+    truthful = Truthful(contrast, [cleaned])
+    bank = truthful.prepare([source], fit, config, seed=0, round=0)
+    patches = draw(bank, 8, fit.patch, torch.Generator().manual_seed(0), augment=True)
+    x, y, _ = truthful.sample(*patches, fit, torch.Generator(), config)
+    seen = fit.norm.invert(x[:, len(fit.layers) // 2])
+    np.testing.assert_allclose(y[:, 0] * np.percentile(cleaned, 99), seen, rtol=1e-4)
+
+
+def test_the_oracle_is_better_than_the_raw(small: None) -> None:
+    stack = ablation.simulate("tissue", 4, 8.0, "near")
+    config = load_recipe("contrast", (*TINY, "train.steps=150"))
+    result = oracle(stack, stack.others(), config, device="cpu", progress=silent)
+    raw = stack.stack.volume().astype(np.float32)
+    assert ablation._mean(ablation.scored(result, stack.made)) > ablation._mean(ablation.scored(raw, stack.made)) + 0.02
+
+
+def runs_of(**scores: float) -> list[dict[str, object]]:
+    """One stack; every score of a method is the same in all parts of the depth."""
+    return [
+        {
+            "stack": "a", "seed": 0, "phantom": "tissue", "method": method, "k": k, "depth": d, "cpu_s": 1.0,
+            **dict.fromkeys(_ablation_table.SCORES, value),
+        }
+        for name, value in scores.items()
+        for method, k in ((name, "" if name in ("raw", "oracle", "filter") else "auto"),)
+        for d in range(5)
+    ]  # fmt: skip
+
+
+def test_the_share_of_the_gap_that_is_closed() -> None:
+    runs = runs_of(raw=0.2, filter=0.4, recipe=0.5, oracle=0.6)
+    table = _ablation_table.tabulate(runs)
+    shares = {row[1]: row[table.columns.index("closed_mean")] for row in table.rows}
+    assert shares == {"raw": 0, "filter": 50, "recipe": 75, "oracle": 100}
+    said = ablation.sentences(runs)
+    assert said[0] == (
+        "Of the gap between raw and oracle 'recipe' closes 75 % in IoU, 75 % in SSIM, 75 % in SSIM of the foreground, "
+        "75 % in correlation; 75 % in the mean."
+    )
+    assert said[1] == "For no phantom is 'recipe' below the raw in any score of any fifth of the depth."
+    assert "'recipe' less 'filter'" in said[2]
+    assert "IoU +0.100 (+0.100)" in said[2]
+
+
+def test_a_part_of_the_depth_below_the_raw_is_named() -> None:
+    runs = runs_of(raw=0.2, recipe=0.5)
+    runs[-1]["ssim_clipped"] = 0.15
+    table = _ablation_table.tabulate(runs)
+    assert {row[table.columns.index("closed")] for row in table.rows} == {None}
+    said = ablation.sentences(runs)
+    assert said == ("'recipe' is below the raw in a score of a fifth of the depth: tissue -0.050.",)
