@@ -40,14 +40,17 @@ from .conftest import TINY
 Prepared = tuple[Any, list[Source], Any, Config]
 
 
-@pytest.fixture(scope="module", params=[(name, context) for name in registry.names("tasks") for context in (0, 2)])
+@pytest.fixture(
+    scope="module", params=[(name, *of) for name in registry.names("tasks") for of in ((0, 2), (2, 2), (2, 3))]
+)
 def prepared(request: pytest.FixtureRequest, tiny_stack: Stack) -> Prepared:
-    """Planes alone, of all photons; and planes with their neighbours, of half the photons."""
-    name, context = request.param
+    """Planes alone, of all photons; planes with their neighbours, and slabs of planes, of half the photons."""
+    name, context, dims = request.param
     task = registry.load("tasks", name)
     stack = tiny_stack.with_optics(surface="first")
     sources = [Source(stack, 0, 0, depths(stack))]
-    config = load_recipe("contrast", (*TINY, f"net.context={context}", f"task.widths={[0.3, 1] if context else [1]}"))
+    form = (f"net.context={context}", f"net.dims={dims}", f"task.widths={[0.3, 1] if context else [1]}")
+    config = load_recipe("contrast", (*TINY, *form))
     return task, sources, replace(task.fit(sources, config), thin=0.5 if context else 0.0), config
 
 
@@ -149,8 +152,10 @@ def test_draw_and_sample_can_be_captured_on_a_gpu(prepared: Prepared, monkeypatc
             there = on_gpu(bank)
             batch, depth = draw(there, 4, fit.patch, seeded(0), augment=True)
             x, y, weight = task.sample(batch, depth, fit, seeded(0), chosen)
-        assert x.shape == (4, len(fit.layers), fit.patch, fit.patch)
-        assert y.shape == (4, 1, fit.patch, fit.patch)
+        planes, field = len(fit.layers), (fit.patch, fit.patch)
+        assert x.shape == ((4, 1, planes, *field) if fit.in_space else (4, planes, *field))
+        assert y.shape == ((4, 1, planes, *field) if fit.in_space else (4, 1, *field))
+        assert weight is None or weight.shape == y.shape
         assert {one.device.type for one in (x, y, depth)} == {"cuda"}
         assert (weight is None) == (chosen is config)
 

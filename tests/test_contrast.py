@@ -12,12 +12,15 @@ from scipy import ndimage
 
 from deepcontrast.depth import depths
 from deepcontrast.patches import draw
+from deepcontrast.prediction import load_nets, predict_pass
+from deepcontrast.prediction.plan import make_plan
 from deepcontrast.recipe import load_recipe
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.synth.tissue import tissue
 from deepcontrast.task import Source
 from deepcontrast.tasks import contrast
 from deepcontrast.tasks._contrast_fit import NOT_THINNED
+from deepcontrast.training import train
 
 from .conftest import TINY
 
@@ -56,6 +59,38 @@ def test_input_and_target_of_thinned_photons_share_no_noise(context: int, rng: n
     assert correlation(0.0) > 0.3
 
 
+def test_slabs_share_no_noise_either_and_show_no_plane_twice(rng: np.random.Generator) -> None:
+    sources = sources_of((3 * rng.poisson(20.0, (12, 100, 120)) + 100).astype(np.uint16))
+    noise = ("task.thin=0.5", "task.sigma=8", "task.widths=[0.25, 1]", "task.remove_pattern=false")
+    config = load_recipe("contrast", (*TINY, "net.context=2", "net.dims=3", *noise))
+    fit = contrast.fit(sources, config)
+    fit = replace(fit, camera=replace(fit.camera, gain=3.0, intercept=100.0), thin=0.5)
+    bank = contrast.prepare(sources, fit, config, seed=0, round=0)
+    assert set(bank.corners[:, 0].tolist()) == set(range(2, 10))
+    assert bank.validation_depth.min() > sources[0].depth[1]
+    assert bank.validation_depth.max() < sources[0].depth[10]
+    batch, depth = draw(bank, 64, fit.patch, torch.Generator().manual_seed(0), augment=True)
+    x, y, _ = contrast.sample(batch, depth, fit, torch.Generator().manual_seed(1), config)
+    assert x.shape == y.shape == (64, 1, 5, fit.patch, fit.patch)
+    seen, learned = x[:, 0].numpy(), y[:, 0].numpy()
+    for z, other in ((0, 0), (2, 2), (4, 4), (1, 2), (0, 4)):
+        assert abs(np.corrcoef(seen[:, z].ravel(), learned[:, other].ravel())[0, 1]) < 0.01
+
+
+def test_a_stack_of_few_planes_has_slabs_of_fewer_or_planes_alone(rng: np.random.Generator) -> None:
+    config = load_recipe("contrast", (*TINY, "net.context=4", "net.dims=3", "task.thin=0.5"))
+
+    def fitted(planes: int) -> tuple[int, bool]:
+        fit = contrast.fit(sources_of((3 * rng.poisson(20.0, (planes, 64, 64)) + 100).astype(np.uint16)), config)
+        net = contrast.build(fit, config)
+        assert max(weight.ndim for weight in net.parameters()) == (5 if fit.in_space else 4)
+        return len(fit.layers), fit.in_space
+
+    assert [fitted(planes) for planes in (12, 9, 8, 3, 2, 1)] == [
+        (9, True), (9, True), (7, True), (3, True), (1, False), (1, False),
+    ]  # fmt: skip
+
+
 def test_photons_are_shared_out_unless_the_noise_is_not_theirs(rng: np.random.Generator) -> None:
     config = load_recipe("contrast", (*TINY, "task.thin=0.5"))
     made = tissue(shape=(16, 96, 96), seed=2, light=60)
@@ -90,3 +125,23 @@ def test_the_network_is_given_neighbours_about_a_pixel_apart() -> None:
     assert layers(8, 0.1) == (-6, -3, 0, 3, 6)
     assert layers(6, 0.1) == (-3, 0, 3)
     assert layers(1, 0.3) == (0,)
+
+
+def test_a_network_in_space_restores_slabs_and_tiles_alike() -> None:
+    made = tissue(shape=(40, 56, 64), seed=3)
+    sources = sources_of(made.raw)
+    config = load_recipe("contrast", (*TINY, "net.context=2", "net.dims=3", "train.batch=2", "train.steps=30"))
+    fit = contrast.fit(sources, config)
+    trained = train(contrast, sources, fit, config)
+    assert trained.history["loss"][-1] < trained.history["loss"][0]
+    [net] = load_nets(contrast, [trained.best], fit, config)
+    raw = contrast.clean(made.raw, fit)
+    plan = make_plan(contrast, [net], raw.shape, fit, config)
+    whole, tiled = np.empty_like(raw), np.empty_like(raw)
+    predict_pass(contrast, [net], raw, fit, config, out=whole, plan=replace(plan, core=(40, 56, 64)))
+    predict_pass(contrast, [net], raw, fit, config, out=tiled, plan=replace(plan, core=(8, 16, 32)))
+    np.testing.assert_allclose(tiled, whole, atol=1e-5 * np.ptp(whole))
+    # A plane is not restored by itself.
+    alone = np.empty_like(raw[:1])
+    predict_pass(contrast, [net], raw[20:21], fit, config, out=alone)
+    assert np.abs(alone[0] - whole[20]).mean() > 100 * np.abs(tiled[20] - whole[20]).mean()

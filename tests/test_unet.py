@@ -9,20 +9,37 @@ from torch import nn
 from deepcontrast.nets import unet
 
 
-@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("factors", [(2,), (2, 2), (2, 2, 2), (1, 2, 2)])
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 def test_merging_two_maps_equals_upsampling_and_joining_them(
-    dims: int, kernel: int, monkeypatch: pytest.MonkeyPatch
+    factors: tuple[int, ...], kernel: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unet, "FEW", 0)
     torch.manual_seed(0)
+    dims = len(factors)
     conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1](5, 4, kernel, padding=kernel // 2).double()
     coarse = torch.randn(2, 3, *(3, 5, 4)[:dims], dtype=torch.float64, requires_grad=True)
-    skip = torch.randn(2, 2, *(6, 10, 8)[:dims], dtype=torch.float64, requires_grad=True)
+    long = [n * factor for n, factor in zip((3, 5, 4), factors, strict=False)]
+    skip = torch.randn(2, 2, *long, dtype=torch.float64, requires_grad=True)
     inputs = (coarse, skip, conv.weight, conv.bias)
-    usual = conv(torch.cat([nn.Upsample(scale_factor=2)(coarse), skip], dim=1))
-    ours = unet.merged(coarse, skip, conv.weight, conv.bias)
+    usual = conv(torch.cat([nn.Upsample(scale_factor=tuple(map(float, factors)))(coarse), skip], dim=1))
+    ours = unet.merged(coarse, skip, conv.weight, conv.bias, factors)
     torch.testing.assert_close(ours, usual, rtol=0, atol=1e-12)
     wanted = torch.randn_like(usual)
     for one, other in zip(*(torch.autograd.grad((y * wanted).sum(), inputs) for y in (ours, usual)), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+
+
+def test_a_planar_network_takes_any_number_of_planes_and_looks_as_far_as_it_says() -> None:
+    torch.manual_seed(0)
+    net = unet.unet(depth=2, features=4, dims=3, planar=True, bias=False).double()
+    # Through weights of one sign nothing cancels, so everything in reach is felt.
+    for weight in net.parameters():
+        nn.init.uniform_(weight, 0.1, 1)
+    assert net(torch.randn(1, 1, 1, 8, 8, dtype=torch.float64)).shape == (1, 1, 1, 8, 8)
+    assert net.across == 10
+    image = torch.rand(1, 1, 31, 8, 8, dtype=torch.float64)
+    other = image.clone()
+    other[:, :, 15] += 1
+    felt = (net(other) - net(image)).abs().amax(dim=(0, 1, 3, 4)) > 0
+    assert felt.nonzero().flatten().tolist() == list(range(15 - net.across, 15 + net.across + 1))

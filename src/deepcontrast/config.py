@@ -27,7 +27,8 @@ class Net(Table):
     """The network.
 
     The paper names depth and features; kernel size and residual are CSBDeep's defaults where it is silent. ``context``
-    is how many planes above, and as many below, a plane is restored with.
+    is how many planes above, and as many below, a plane is restored with: as channels of a network in the plane, or,
+    with ``dims = 3``, in slabs of so many planes that a network in space is trained on.
     """
 
     name: str = "unet"
@@ -37,6 +38,7 @@ class Net(Table):
     bias: bool = False
     residual: bool = True
     context: int = Field(0, ge=0, le=8)
+    dims: Literal[2, 3] = 2
 
     @field_validator("kernel")
     @classmethod

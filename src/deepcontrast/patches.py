@@ -77,9 +77,9 @@ def squares(sources: Sequence[Source], held_out: Sequence[Column]) -> list[list[
 
 
 def validation_places(
-    sources: Sequence[Source], held_out: Sequence[Sequence[tuple[int, int]]], patch: int
+    sources: Sequence[Source], held_out: Sequence[Sequence[tuple[int, int]]], patch: int, *, inside: int = 0
 ) -> list[tuple[int, int, int, int]]:
-    """Return held-out patches (source, z, y, x), evenly spaced and mostly valid."""
+    """Return held-out patches (source, z, y, x), evenly spaced, mostly valid, and so many planes ``inside``."""
     columns = [(i, y, x) for i, corners_of in enumerate(held_out) for y, x in corners_of]
     ends = np.cumsum([len(sources[i].depth) for i, _, _ in columns])
 
@@ -94,6 +94,10 @@ def validation_places(
         return valid is None or bool(valid.mean() > 0.5)
 
     numbers = np.arange(ends[-1] if len(ends) else 0)
+    if inside:
+        numbers = np.array(
+            [n for n in numbers.tolist() if inside <= place(n)[1] < len(sources[place(n)[0]].depth) - inside], np.int64
+        )
     if not all(source.survey.all_valid for source in sources):
         if len(numbers) > ASKED:
             numbers = evenly(numbers, 2 * VALIDATION)
@@ -219,7 +223,7 @@ def layers(length: int, offsets: Sequence[int]) -> NDArray[np.int64]:
 
 
 def with_layers(
-    wanted: Sequence[Window], planes: Sequence[int], offsets: Sequence[int]
+    wanted: Sequence[Window], planes: Sequence[int], offsets: Sequence[int], *, slabs: bool = False
 ) -> tuple[list[Window], NDArray[np.int64], NDArray[np.bool_]]:
     """Return what is read for some windows and the planes around them, each plane once.
 
@@ -230,6 +234,7 @@ def with_layers(
         wanted: windows, those of equal place in y and x by rising z.
         planes: of every source.
         offsets: of the planes that a patch is cut from, 0 in their middle.
+        slabs: whether all planes of a patch are trained on; then none may be there twice.
 
     Returns:
         Windows whose planes are the pieces of the bank, int64 (P, C) the pieces that each is shown with, and (P,)
@@ -251,7 +256,8 @@ def with_layers(
     shown, trained = np.empty((len(number), len(offsets)), np.int64), np.zeros(len(number), bool)
     for (source, z, y, x), piece in number.items():
         around = tables[source][z]
-        trained[piece] = (source, z, y, x) in asked and (around == z).sum() == 1
+        once = len(set(around.tolist())) == len(around) if slabs else (around == z).sum() == 1
+        trained[piece] = (source, z, y, x) in asked and once
         shown[piece] = [number.get((source, int(other), y, x), piece) for other in around]
     return read, shown, trained
 

@@ -42,9 +42,10 @@ def rim(halo: int, step: int) -> int:
     """Return how far an image is mirrored beyond both of its borders, so that they are restored from more.
 
     One step: a network restores the outermost pixels worst, because it has fewer neighbours to do it from.
-    A tile must hold what is mirrored: where the halo is not longer than a step, nothing is.
+    A tile must hold what is mirrored: where the halo is not longer than a step, nothing is. Nor is it along an axis
+    without pooling, where the network has learned stacks that end.
     """
-    return step if halo > step else 0
+    return step if halo > step > 1 else 0
 
 
 def tiles(

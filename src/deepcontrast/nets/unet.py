@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ def unet(
     residual: bool = True,
     dims: int = 2,
     channels: int = 1,
+    planar: bool = False,
 ) -> nn.Module:
     """Build a U-Net from some channels to one, with weights not yet set.
 
@@ -40,17 +41,27 @@ def unet(
         residual: add the input, of several channels the middle one, to the output.
         dims: 1 for (N, C, X), 2 for (N, C, Y, X), 3 for (N, C, Z, Y, X).
         channels: of the input.
+        planar: pool along Y and X only, so that any number of planes may be given, few among them.
 
     Returns:
         A module with ``halo`` (voxels an output looks beyond the block of ``step`` voxels it stands in) and
-        ``step`` (input lengths must be its multiples), the same for every axis.
+        ``step`` (input lengths must be its multiples), the same for every axis; of a planar one along Y and X, and
+        ``across`` is how many planes above and below it looks, each of which may be given alone.
     """
-    return _UNet(depth, features, kernel, bias, residual, dims, channels)
+    return _UNet(depth, features, kernel, bias, residual, dims, channels, planar)
 
 
 class _UNet(nn.Module):
     def __init__(
-        self, depth: int, features: int, kernel: int, bias: bool, residual: bool, dims: int, channels: int
+        self,
+        depth: int,
+        features: int,
+        kernel: int,
+        bias: bool,
+        residual: bool,
+        dims: int,
+        channels: int,
+        planar: bool,
     ) -> None:
         super().__init__()
         conv: Callable[..., nn.Module] = (Conv1d, Conv2d, Conv3d)[dims - 1]
@@ -69,11 +80,13 @@ class _UNet(nn.Module):
             pair(2 * wide[level], wide[level], wide[max(0, level - 1)]) for level in reversed(range(depth))
         )
         self.last = conv(features, 1, 1, bias=bias)
-        self.pool = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}[dims](2)
+        self.factors = tuple(1 if planar and axis == dims - 3 else 2 for axis in range(dims))
+        self.pool = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}[dims](self.factors)
         self.residual = residual
         self.shown = channels // 2
         self.step = 2**depth
         self.halo = halo(depth, kernel)
+        self.across = (4 * depth + 2) * (kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         skips, y = [], x
@@ -85,30 +98,33 @@ class _UNet(nn.Module):
         first: Any
         for convs in self.up:
             first, second = convs.children()
-            y = relu(merged(y, skips.pop(), first.weight, first.bias), inplace=True)
+            y = relu(merged(y, skips.pop(), first.weight, first.bias, self.factors), inplace=True)
             y = relu(second(y), inplace=True)
         out: Tensor = self.last(y)
         # Under autocast the last convolution is rounded; grey values of the result must not be.
         return out + x[:, self.shown : self.shown + 1] if self.residual else out.to(x.dtype)
 
 
-def merged(coarse: Tensor, skip: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def merged(coarse: Tensor, skip: Tensor, weight: Tensor, bias: Tensor | None, factors: Sequence[int]) -> Tensor:
     """Return the convolution of a nearest-upsampled map, beside the skip connection's (N, C, ...).
 
     Args:
-        coarse: the map of the level below, half as long along every axis.
+        coarse: the map of the level below.
         skip: the map of this level.
         weight: (out, channels of both, kernel ...); bias: (out,) or ``None``.
+        factors: by which this level is longer, 1 or 2, per axis.
     """
     if coarse.device.type != "cpu" or skip[:, 0].numel() < FEW:
-        both = torch.cat([functional.interpolate(coarse, scale_factor=2, mode="nearest"), skip], dim=1)
+        up = functional.interpolate(coarse, scale_factor=tuple(map(float, factors)), mode="nearest")
+        both = torch.cat([up, skip], dim=1)
         return _of(_CONVOLUTIONS, weight)(both, weight, bias, padding=weight.shape[-1] // 2)
     # Repeating every voxel and convolving with k taps is one transposed convolution with k + 1: of 9 products
     # 4 are left, of 27 in 3D 8, and neither the upsampled map nor the joint one is ever made. On a GPU the usual way
     # is known to be fast, and Metal has no transposed convolution in 3D (docs/decisions.md).
     split, pad = coarse.shape[1], weight.shape[-1] // 2
     beside = _of(_CONVOLUTIONS, weight)(skip, weight[:, split:], bias, padding=pad)
-    below: Tensor = _of(_TRANSPOSED, weight)(coarse, _repeated(weight[:, :split]), stride=2, padding=pad)
+    taps = _repeated(weight[:, :split], factors)
+    below: Tensor = _of(_TRANSPOSED, weight)(coarse, taps, stride=tuple(factors), padding=pad)
     return beside.add_(below)
 
 
@@ -125,11 +141,15 @@ def _of(functions: tuple[Callable[..., Tensor], ...], weight: Tensor) -> Callabl
     return functions[weight.ndim - 3]
 
 
-def _repeated(weight: Tensor) -> Tensor:
-    """Return (in, out, k + 1 ...): the transposed convolution that equals repeating every voxel, then ``weight``."""
+def _repeated(weight: Tensor, factors: Sequence[int]) -> Tensor:
+    """Return (in, out, k + 1 ...): the transposed convolution that equals repeating every voxel, then ``weight``.
+
+    Along an axis of factor 1 nothing is repeated, and there are k taps.
+    """
     axes = list(range(2, weight.ndim))
-    weight = functional.pad(weight.flip(axes), [1, 1] * len(axes))
-    for axis in axes:
+    doubled = [axis for axis, factor in zip(axes, factors, strict=True) if factor == 2]
+    weight = functional.pad(weight.flip(axes), [n for axis in reversed(axes) for n in [int(axis in doubled)] * 2])
+    for axis in doubled:
         taps = weight.shape[axis]
         weight = weight.narrow(axis, 0, taps - 1) + weight.narrow(axis, 1, taps - 1)
     return weight.transpose(0, 1)

@@ -102,6 +102,7 @@ class Fit:
         held_out: squares of the validation, (stack, y, x).
         mosaics: of the stacks whose tiles differ in brightness.
         layers: planes that the network is given for each one, relative to it; itself in their middle.
+        in_space: whether the network is one in space, trained on slabs of so many planes; else they are its channels.
         thin: share of the photons that the input is made of; 0 where input and target are made of all of them.
         widths: of the Gaussians that haze is mixed from, in sigmas.
         haze: that may be left where k is chosen.
@@ -119,6 +120,7 @@ class Fit:
     held_out: tuple[Column, ...]
     mosaics: tuple[Mosaic, ...] = ()
     layers: tuple[int, ...] = (0,)
+    in_space: bool = False
     thin: float = 0.0
     widths: tuple[float, ...] = PUBLISHED_WIDTHS
     haze: float = PUBLISHED_HAZE
@@ -130,7 +132,10 @@ class Fit:
 
     @property
     def independent(self) -> int:
-        """How far above and below a plane others begin whose noise its result cannot have."""
+        """How far above and below a plane others begin whose noise its result does not have.
+
+        A network in space looks further than the slabs it was trained on, but learned nothing of what is there.
+        """
         return 1 + max(self.layers) + (RESAMPLED if abs(self.camera.whiteness[0]) > WHITE else 0)
 
     @property
@@ -208,6 +213,9 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     step = 2**config.net.depth
     patch = min(patch_size(shape, config.train.patch, step) for shape in shapes.values())
     rng = np.random.default_rng(config.train.seed)
+    # Neighbours whose noise is alike would tell the network the noise of its target.
+    alone = bool(thin) and abs(camera.whiteness[0]) > WHITE
+    layers = (0,) if alone else _layers(sources, config.net.context, in_space=config.net.dims == 3)
     all_depths = np.concatenate([s.depth for s in sources])
     brightness = [float(np.percentile(plane[known], 99.0)) - norm.offset for plane, known in each_plane(planes, valid)]
     order = np.argsort(np.concatenate(depth), kind="stable")
@@ -224,8 +232,8 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         patch=patch,
         held_out=hold_out(tuple(shapes.values()), patch, config.train.validation, rng),
         mosaics=tuple(dict.fromkeys(mosaics.values())),
-        # Neighbours whose noise is alike would tell the network the noise of its target.
-        layers=_layers(sources, 0 if thin and abs(camera.whiteness[0]) > WHITE else config.net.context),
+        layers=layers,
+        in_space=config.net.dims == 3 and len(layers) > 1,
         thin=thin,
         widths=PUBLISHED_WIDTHS if as_published else params.widths,
         haze=PUBLISHED_HAZE if as_published else params.haze,
@@ -258,14 +266,19 @@ def windowed(fit: Fit, field: tuple[int, int], y: slice, x: slice) -> Fit:
     return replace(fit, pattern=fit.pattern[y, x] if fits and fit.pattern is not None else None, mosaics=mosaics)
 
 
-def _layers(sources: Sequence[Source], context: int) -> tuple[int, ...]:
+def _layers(sources: Sequence[Source], context: int, *, in_space: bool) -> tuple[int, ...]:
     """Return the planes that the network is given, relative to the one it restores: about a pixel apart, or more.
 
-    Planes closer than that are the same structure, and their noise is all they add.
+    Planes closer than that are the same structure, and their noise is all they add. A slab has all of its planes, and
+    every one of them once.
     """
+    fewest = min(len(source.depth) for source in sources)
+    if in_space:
+        reach = min(context, (fewest - 1) // 2)
+        return tuple(range(-reach, reach + 1))
     axial, _, lateral = sources[0].stack.optics.voxel_size
     apart = max(1, round(lateral / axial)) if axial and lateral else 1
-    reach = min(context, (min(len(source.depth) for source in sources) - 1) // apart)
+    reach = min(context, (fewest - 1) // apart)
     return tuple(apart * n for n in range(-reach, reach + 1))
 
 

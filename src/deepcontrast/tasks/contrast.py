@@ -47,6 +47,7 @@ def sample(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return ``d(x)`` of planes with their neighbours (N, C, Y, X), ``x`` and weight of the planes alone (N, 1, Y, X).
 
+    For a network in space all three are of slabs (N, 1, Z, Y, X), as many planes as the others have channels.
     Images are in network units. With ``thin``, ``d(x)`` is made of some of the photons and ``x`` is the others.
     """
     optics = fit.photons
@@ -59,8 +60,12 @@ def sample(
     haze = _mixed(hazes, generator)
     alpha = _alpha(depth, fit, config).view(-1, 1, 1, 1)
     degraded = scatter(image, optics, generator=generator, alpha=alpha, blurred=haze)
+    weight = batch.get("weight")
+    if fit.in_space:
+        slabs = (fit.norm(degraded).unsqueeze(1), fit.norm(target).unsqueeze(1))
+        return *slabs, None if weight is None else weight.unsqueeze(1)
     middle = len(fit.layers) // 2
-    weight = batch["weight"].narrow(1, middle, 1) if "weight" in batch else None
+    weight = None if weight is None else weight.narrow(1, middle, 1)
     return fit.norm(degraded), fit.norm(target.narrow(1, middle, 1)), weight
 
 
@@ -89,18 +94,23 @@ def build(fit: Fit, config: Config) -> nn.Module:
     """Return the network of the ``[net]`` table."""
     net = config.net
     settings = net.model_dump(include={"depth", "features", "kernel", "bias", "residual"})
-    module: nn.Module = registry.load("nets", net.name)(**settings, channels=len(fit.layers))
+    form = {"dims": 3, "planar": True} if fit.in_space else {"channels": len(fit.layers)}
+    module: nn.Module = registry.load("nets", net.name)(**settings, **form)
     return module
 
 
 def geometry(net: nn.Module, fit: Fit, config: Config) -> Geometry:
     """Return how planes, with their neighbours, may be cut."""
     halo, step = int(net.halo), int(net.step)  # type: ignore[arg-type]
+    if fit.in_space:
+        return Geometry(halo=(int(net.across), halo, halo), step=(1, step, step))  # type: ignore[arg-type]
     return Geometry(halo=(0, halo, halo), step=(1, step, step), context=max(fit.layers))
 
 
 def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str, Tensor]:
     """Apply the network once to a tile in grey levels: (Z + 2 context, Y, X), of which (Z, Y, X) are restored."""
+    if fit.in_space:
+        return {"mean": fit.norm.invert(net(fit.norm(tile)[None, None])[0, 0])}
     reach = max(fit.layers)
     planes = len(tile) - 2 * reach
     x = torch.stack([tile[reach + offset : reach + offset + planes] for offset in fit.layers], dim=1)
