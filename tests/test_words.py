@@ -91,7 +91,7 @@ def test_a_recipe_file_is_checked_like_the_package_own(tmp_path: object) -> None
             load_recipe(str(folder / "flat.toml"))
     with pytest.raises(InputNotFoundError):
         load_recipe(str(folder / "missing.toml"))
-    assert set(recipes()) == {"contrast", "contrast-paper"}
+    assert set(recipes()) == {"best", "contrast", "contrast-paper", "fast"}
 
 
 def test_errors_are_the_builtins_they_resemble() -> None:

@@ -23,8 +23,15 @@ PUBLISHED = (
     "task.haze=0.02",
     "net.context=0",
     "predict.iterations=6",
+    "train.steps=1500",
+    "train.batch=16",
+    "train.learning_rate=1e-3",
 )
-"""What makes the published pair of images of the recipe ``contrast``: the papers' experiments are about that."""
+"""What makes the published pair of images of the recipe ``contrast``: the papers' experiments are about that.
+
+As long a training, in fewer and larger steps: of a pair that shares its noise more steps learn no more
+(docs/decisions.md).
+"""
 
 Cell = str | int | float | None
 Run = Mapping[str, Cell]

@@ -66,7 +66,7 @@ def run_experiment(
         seeds: of training, and of the simulated tissue.
         only: which of the ideas of ``ablation`` to try; all by default.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        resume: go on with what an interrupted run of ``ablation`` kept.
+        resume: go on with what an interrupted run of ``ablation`` kept; it may be given other seeds and ideas.
         overwrite: replace an older result.
         progress: gets events.
         say: gets sentences.
@@ -88,10 +88,8 @@ def run_experiment(
         "verb": "experiment",
         "experiment": name,
         "config": config.model_dump(),
-        "seeds": list(seeds),
         "input": {file.name: fingerprint(file) for file in files},
         "simulated": [] if files else {"kinds": list(module.PHANTOMS), "shape": list(module.SHAPE if own else SHAPE)},
-        "only": list(only),
     }
     with working(out, job if own else None, resume=resume, overwrite=overwrite, inputs=images) as work:
         if own:
@@ -107,7 +105,7 @@ def run_experiment(
         if len({(one["stack"], one["seed"]) for one in found.runs}) == 1:
             found = replace(found, sentences=(*found.sentences, "One run: what of this is chance, more --seeds show."))
         _write(found, work.result, _circumstances(found, config, subjects, seeds))
-        finish(work, {**job, "hardware": hardware(where)})
+        finish(work, {**job, "seeds": list(seeds), "only": list(only), "hardware": hardware(where)})
     for line in (found.title, *text_table(found.columns, found.rows), *found.sentences, f"done: {out}"):
         say(line)
 
