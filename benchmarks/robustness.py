@@ -179,7 +179,7 @@ def done(job: Job) -> dict[str, Any]:
 def by_score(result: NDArray[Any], volume: Phantom) -> list[list[float]]:
     """Return every score in five depth bins, shallow to deep."""
     parts = scored(result, volume)
-    return [[part[name] for part in parts] for name in SCORES]
+    return [[float(part[name] or 0) for part in parts] for name in SCORES]
 
 
 def prepared(job: Job) -> tuple[Phantom, list[str]]:

@@ -11,6 +11,7 @@ import torch
 from scipy import ndimage
 
 from deepcontrast.depth import depths
+from deepcontrast.errors import InputError
 from deepcontrast.patches import draw
 from deepcontrast.prediction import load_nets, predict_pass
 from deepcontrast.prediction.plan import make_plan
@@ -19,7 +20,7 @@ from deepcontrast.stack import Optics, Stack
 from deepcontrast.synth.tissue import tissue
 from deepcontrast.task import Source
 from deepcontrast.tasks import contrast
-from deepcontrast.tasks._contrast_fit import NOT_THINNED
+from deepcontrast.tasks._contrast_fit import NOT_IN_SPACE, NOT_THINNED
 from deepcontrast.training import train
 
 from .conftest import TINY
@@ -83,6 +84,8 @@ def test_a_stack_of_few_planes_has_slabs_of_fewer_or_planes_alone(rng: np.random
     def fitted(planes: int) -> tuple[int, bool]:
         fit = contrast.fit(sources_of((3 * rng.poisson(20.0, (planes, 64, 64)) + 100).astype(np.uint16)), config)
         net = contrast.build(fit, config)
+        assert (NOT_IN_SPACE in fit.camera.notes) == (not fit.in_space)
+        assert fit.independent == (5 if fit.in_space else 1)
         assert max(weight.ndim for weight in net.parameters()) == (5 if fit.in_space else 4)
         return len(fit.layers), fit.in_space
 
@@ -145,3 +148,18 @@ def test_a_network_in_space_restores_slabs_and_tiles_alike() -> None:
     alone = np.empty_like(raw[:1])
     predict_pass(contrast, [net], raw[20:21], fit, config, out=alone)
     assert np.abs(alone[0] - whole[20]).mean() > 100 * np.abs(tiled[20] - whole[20]).mean()
+
+
+def test_a_network_in_space_needs_slabs() -> None:
+    with pytest.raises(InputError, match=r"slabs need net\.context"):
+        load_recipe("contrast-paper", ("net.dims=3",))
+
+
+def test_a_bank_of_slabs_always_has_planes_to_train_on(rng: np.random.Generator) -> None:
+    sources = sources_of((3 * rng.poisson(20.0, (12, 96, 96)) + 100).astype(np.uint16))
+    config = load_recipe("contrast", (*TINY, "net.context=4", "net.dims=3", "task.thin=0.5", "task.bank_mb=1"))
+    fit = contrast.fit(sources, config)
+    for round in range(10):
+        bank = contrast.prepare(sources, fit, config, seed=0, round=round)
+        assert not bank.complete
+        assert set(bank.depth[bank.corners[:, 0]].tolist()) <= {float(np.float32(d)) for d in sources[0].depth[4:8]}

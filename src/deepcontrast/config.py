@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from deepcontrast.errors import InputError, InputNotFoundError, nearest
 
@@ -46,6 +46,13 @@ class Net(Table):
         if kernel % 2 == 0:
             raise ValueError("must be odd")
         return kernel
+
+    @field_validator("dims")
+    @classmethod
+    def _of_slabs(cls, dims: int, info: ValidationInfo) -> int:
+        if dims == 3 and not info.data.get("context"):
+            raise ValueError("slabs need net.context, planes above and below, of 1 or more")
+        return dims
 
 
 class Train(Table):

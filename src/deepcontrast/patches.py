@@ -176,18 +176,25 @@ class Window:
 
 
 def windows(
-    shapes: Sequence[tuple[int, int, int]], voxels: int, least: int, rng: np.random.Generator, around: int = 0
+    shapes: Sequence[tuple[int, int, int]],
+    voxels: int,
+    least: int,
+    rng: np.random.Generator,
+    around: int = 0,
+    inside: int = 0,
 ) -> tuple[list[Window], bool]:
     """Return what of some volumes (Z, Y, X) a bank of so many voxels is drawn from, and whether that is everything.
 
     Where not everything fits, it is a random choice of runs of ``TOGETHER`` neighbouring planes, and of planes longer
     than ``SIDE`` pixels of windows that cover them, at least ``least`` pixels long. They come in the order they lie in.
-    With every run there is room for ``around`` planes above and below.
+    With every run there is room for ``around`` planes above and below, and none begins in the first or last ``inside``
+    planes, which are not trained on.
     """
     complete = sum(math.prod(shape) for shape in shapes) <= voxels and max(max(s[1:]) for s in shapes) <= LONGEST
-    side, around = (LONGEST, 0) if complete else (max(SIDE, least), around)
+    side, around, inside = (LONGEST, 0, 0) if complete else (max(SIDE, least), around, inside)
     grids = [
-        (np.arange(0, planes, TOGETHER), _cover(height, side), _cover(width, side)) for planes, height, width in shapes
+        (np.arange(inside, planes - inside, TOGETHER), _cover(height, side), _cover(width, side))
+        for planes, height, width in shapes
     ]
     ends = np.cumsum([math.prod(len(axis) for axis in grid) for grid in grids]).tolist()
     chosen: list[tuple[int, Window]] = []
@@ -200,7 +207,7 @@ def windows(
         z, y, x = (int(axis[i]) for axis, i in zip(grid, place, strict=True))
         window = (slice(y, min(y + side, height)), slice(x, min(x + side, width)))
         size = math.prod(s.stop - s.start for s in window)
-        depth = min(TOGETHER, planes - z, max(left // size - 2 * around, 0 if chosen else 1))
+        depth = min(TOGETHER, planes - inside - z, max(left // size - 2 * around, 0 if chosen else 1))
         if depth < 1:
             break
         left -= (depth + 2 * around) * size

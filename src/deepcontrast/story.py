@@ -87,6 +87,7 @@ def report_data(
             "sigmas_px": fit.sigmas,
             "thin": fit.thin,
             "layers": fit.layers,
+            "in_space": fit.in_space,
         },
         degraded_example=task.example(one.source, middle, fit, config),
         training={

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deepcontrast.config import Config
+from deepcontrast.errors import InputError
 from deepcontrast.experiments import Subject
 from deepcontrast.experiments._networks import Network, Volume, clean, source_of, task_of
 from deepcontrast.prediction import load_nets
@@ -35,6 +36,8 @@ class Truthful:
     def prepare(self, sources: Sequence[Source], fit: Any, config: Config, *, seed: int, round: int) -> Bank:
         """Return the task's bank, the truths beside its images; the validation stays without, and is not looked at."""
         bank: Bank = self.task.prepare(sources, fit, config, seed=seed, round=round)
+        if not bank.complete:
+            raise InputError("the oracle needs all planes of its stacks at once; raise task.bank_mb")
         truth = np.concatenate([one / np.float32(np.percentile(one, BRIGHT)) for one in self.truths])
         blank = {**bank.validation, "truth": torch.zeros_like(bank.validation["raw"])}
         return replace(bank, images={**bank.images, "truth": torch.from_numpy(truth).flatten()}, validation=blank)
@@ -42,9 +45,12 @@ class Truthful:
     def sample(
         self, batch: Mapping[str, Tensor], depth: Tensor, fit: Any, generator: torch.Generator, config: Config
     ) -> tuple[Tensor, Tensor, None]:
-        """Return the raw planes with their neighbours, and the truth of each."""
+        """Return the raw planes with their neighbours, and the truth of each; or slabs, and the truth of all planes."""
         del depth, generator, config
-        return fit.norm(batch["raw"]), batch["truth"].narrow(1, len(fit.layers) // 2, 1), None
+        raw, truth = fit.norm(batch["raw"]), batch["truth"]
+        if fit.in_space:
+            return raw.unsqueeze(1), truth.unsqueeze(1), None
+        return raw, truth.narrow(1, len(fit.layers) // 2, 1), None
 
 
 def oracle(subject: Subject, others: Sequence[Subject], config: Config, *, device: str, progress: Progress) -> Volume:

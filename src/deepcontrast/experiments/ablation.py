@@ -18,12 +18,12 @@ from deepcontrast.config import Config
 from deepcontrast.depth import bins
 from deepcontrast.errors import InputError, nearest
 from deepcontrast.evaluation import FIFTHS, depth_means, truth_rows
-from deepcontrast.experiments import PUBLISHED, Finding, Run, Subject, pairs
+from deepcontrast.experiments import PAIR, Cell, Finding, Run, Subject
 from deepcontrast.experiments._ablation_table import AUTO, ORACLE, RAW, SCORES, Table, tabulate, told
 from deepcontrast.experiments._figures import Pictures, figure
 from deepcontrast.experiments._networks import Network, Volume, clean, learned, seeded, source_of
 from deepcontrast.experiments._oracle import oracle
-from deepcontrast.experiments._scores import definitions
+from deepcontrast.experiments._scores import DEFINITIONS
 from deepcontrast.patches import unseen
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.recipe import changed
@@ -34,6 +34,7 @@ from deepcontrast.synth import Phantom
 from deepcontrast.task import Source
 
 SHAPE = (60, 192, 192)
+PUBLISHED, TRUTH = "published pairing", "truth"
 PHANTOMS = ("tissue", "nuclei", "filaments", "spots")
 MORE: Mapping[str, Mapping[str, Any]] = {"nuclei": {"spacing_um": 4.8}}
 """Nuclei are crowded."""
@@ -46,12 +47,16 @@ OTHERS = 3
 
 
 STEPS: Mapping[str, tuple[str, ...]] = {
-    "published pairing": PUBLISHED,
+    PUBLISHED: PAIR,
     "photons shared out": ("train.loss=mae", "task.widths=[1]", "net.context=0"),
     "mean-seeking loss": ("task.widths=[1]", "net.context=0"),
     "neighbouring planes": ("task.widths=[1]",),
 }
-"""Settings over those of the recipe; each adds one idea to the one before, and the recipe adds the haze's widths."""
+"""Settings over those of the recipe; each adds one idea to the one before, and the recipe adds the haze's widths.
+
+The published pairing has half the steps of twice the patches at half the rate, which suits it better, and twice as many
+passes, of which it needs more.
+"""
 BESIDE: Mapping[str, tuple[str, ...]] = {"with bias": ("net.bias=true",)}
 """Settings over those of the recipe that are compared with the recipe."""
 FILTERS = ("band_pass_2d", "band_pass_3d", "richardson_lucy")
@@ -59,12 +64,12 @@ TUNED = {"band_pass_2d, tuned": "band_pass_2d", "band_pass_3d, tuned": "band_pas
 """Filters with the settings that suit this volume's truth best, which no user knows."""
 RADIUS = 4.0
 """Half the width of the structures in pixels, about."""
-SHOWN = (RAW, "band_pass_3d", "published pairing", ORACLE)
+SHOWN = (RAW, "band_pass_3d", PUBLISHED, ORACLE)
 """What is shown as pictures beside recipe and truth, where it was made, in the middle of the deepest two fifths."""
 SCORING = 60.0
 """Processor seconds to simulate, filter and score a volume, about."""
-Scores = list[dict[str, float]]
-"""Of a result, in five parts of the depth, shallow to deep."""
+Scores = list[dict[str, Cell]]
+"""Of a result, in five parts of the depth, shallow to deep; ``None`` where undefined."""
 Made = tuple[str, Volume]
 """A result (Z, Y, X), and how often the network was applied: ``"1"``, ``"2"``, ``"auto"``, or ``""``."""
 
@@ -140,36 +145,26 @@ def ablation(
 
     Source: DeepContrast, whose recipe is the first line; baselines as in :mod:`deepcontrast.baselines`.
     """
-    known = ideas_of(config)
-    for name in only:
-        if name not in known:
-            raise InputError(f"no idea '{name}'; accepted: {', '.join(known)}{nearest(name, known)}")
-    ideas = {name: settled for name, settled in known.items() if name in (only or known)}
-    trained = list(ideas)
-    methods = [RAW, *FILTERS, *TUNED, *trained]
-    stacks = [(stack, seed) for stack, seed in pairs(subjects, seeds) if isinstance(stack, Simulated)]
+    ideas = chosen(config, only)
+    methods = [RAW, *FILTERS, *TUNED, *ideas]
+    stacks = [stack for stack in subjects if isinstance(stack, Simulated) and stack.seed in seeds]
     folder.mkdir(exist_ok=True)
     runs: list[Run] = []
     with open_journal(folder / "runs.jsonl") as journal:
-        todo = [
-            (stack, name) for stack, _ in stacks for name in methods if (_key(stack, name), 0) not in journal.records
-        ]
+        todo = [(stack, name) for stack in stacks for name in methods if (_key(stack, name), 0) not in journal.records]
         progress(Event("ablation", values={"message": _cost(todo, ideas, len(stacks), device)}))
         for n, (stack, name) in enumerate(todo, 1):
-            began = time.process_time()
             scores: list[Run] = []
-            for k, result in _results(name, stack, ideas.get(name), device):
-                spent = time.process_time() - began
-                about = {"stack": stack.title, "seed": stack.seed, "phantom": stack.name, "method": name, "k": k}
-                scores += [
-                    {**about, "depth": d, **one, "cpu_s": spent} for d, one in enumerate(scored(result, stack.made))
-                ]
+            for k, result, spent in _timed(_results(name, stack, ideas.get(name), device)):
+                about: dict[str, Cell] = {"stack": stack.title, "seed": stack.seed, "phantom": stack.name}
+                about |= {"method": name, "k": k, "cpu_s": spent}
+                scores += [{**about, "depth": d, **one} for d, one in enumerate(scored(result, stack.made))]
                 if k in ("", AUTO) and name in (*SHOWN, config.recipe):
                     np.save(folder / f"{_key(stack, name)}.npy", result[_shown(result)])
-            np.save(folder / f"{_key(stack, 'truth')}.npy", stack.made.truth[_shown(stack.made.truth)])
+            np.save(folder / f"{_key(stack, TRUTH)}.npy", stack.made.truth[_shown(stack.made.truth)])
             journal.append((_key(stack, name), 0), {"runs": scores})
             progress(Event("ablation", n, len(todo), {"done": f"{stack.title}, {name}"}))
-        for stack, _ in stacks:
+        for stack in stacks:
             for name in methods:
                 runs += journal.records[_key(stack, name), 0]["runs"]
     table = tabulate(runs)
@@ -183,13 +178,16 @@ def ablation(
         _figure(stacks, shown, folder, table),
         sentences(runs),
         {
-            **definitions(runs),
+            "iou": DEFINITIONS["iou"],
+            "ssim": DEFINITIONS["ssim"],
+            "pearson_clipped": "Pearson's correlation with the truth, per plane, clipped",
             "deep": "the deepest two of five parts of the depth",
             "closed": "share of the gap between raw and oracle that is closed: IoU / SSIM / SSIM of the foreground / "
             "correlation, the last three clipped; and the mean of the four",
             "worst": "the worst score of the worst part of the depth, less the raw's, of the mean over stacks",
             "cpu_s": "processor seconds to train and apply",
-            **{name: ", ".join(STEPS.get(name, BESIDE.get(name, ()))) or "the recipe" for name in trained},
+            **{name: ", ".join({**STEPS, **BESIDE}.get(name, ())) or "the recipe" for name in ideas},
+            "published pairing also": "half the steps of twice the patches at half the rate, twice as many passes",
         },
     )
 
@@ -201,9 +199,44 @@ def sentences(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 def ideas_of(config: Config) -> dict[str, Config]:
-    """Return the settings of every network that is trained, the oracle's last; the recipe has its own name."""
-    names = {**STEPS, config.recipe: (), **BESIDE, ORACLE: ()}
-    return {name: changed(config, settings) for name, settings in names.items()}
+    """Return the settings of every network that is trained, the oracle's last; the recipe has its own name.
+
+    What a recipe lacks is left out: an idea that changes nothing of the one before.
+
+    Raises:
+        InputError: the recipe has the name of something else.
+    """
+    if config.recipe in (RAW, ORACLE, TRUTH, *FILTERS, *TUNED, *STEPS, *BESIDE):
+        raise InputError(
+            f"a recipe named '{config.recipe}' would be taken for the method of that name; rename its file"
+        )
+    train, passes = config.train, config.predict.iterations
+    longer = {
+        "train.steps": max(1, train.steps // 2),
+        "train.batch": 2 * train.batch,
+        "train.learning_rate": train.learning_rate / 2,
+        "predict.iterations": min(2 * passes, 20),
+    }
+    found: dict[str, Config] = {}
+    for name, settings in {**STEPS, config.recipe: (), **BESIDE}.items():
+        idea = changed(config, settings)
+        idea = changed(idea, longer) if name == PUBLISHED else idea
+        if idea not in found.values() or name == config.recipe:
+            found[name] = idea
+    return {**found, ORACLE: config}
+
+
+def chosen(config: Config, only: Sequence[str]) -> dict[str, Config]:
+    """Return the settings of the ideas that are asked for, all where none are.
+
+    Raises:
+        InputError: there is no such idea.
+    """
+    known = ideas_of(config)
+    for name in only:
+        if name not in known:
+            raise InputError(f"no idea '{name}'; accepted: {', '.join(known)}{nearest(name, known)}")
+    return {name: settled for name, settled in known.items() if name in (only or known)}
 
 
 def scored(result: Volume, made: Phantom) -> Scores:
@@ -215,7 +248,10 @@ def scored(result: Volume, made: Phantom) -> Scores:
         method="", k=None, depth_um=[None] * len(image), metrics=("ssim", "pearson"),
     )  # fmt: skip
     means = depth_means(rows, len(image))
-    return [{name: float(means[name][part]) for name in SCORES} for part in range(FIFTHS)]
+    return [
+        {name: float(value) if np.isfinite(value := means[name][part]) else None for name in SCORES}
+        for part in range(FIFTHS)
+    ]
 
 
 def _key(stack: Simulated, name: str) -> str:
@@ -273,7 +309,19 @@ def _mixed(network: Network, source: Source, raw: Volume, passes: Sequence[Volum
 
 
 def _mean(scores: Scores) -> float:
-    return float(np.mean([list(one.values()) for one in scores]))
+    return float(np.nanmean(np.array([list(one.values()) for one in scores], float)))
+
+
+def _timed(results: Iterator[Made]) -> Iterator[tuple[str, Volume, float]]:
+    """Yield results with the processor seconds that were spent on them, and on those before, so far."""
+    spent = 0.0
+    while True:
+        began = time.process_time()
+        found = next(results, None)
+        spent += time.process_time() - began
+        if found is None:
+            return
+        yield *found, spent
 
 
 def _cost(todo: Sequence[tuple[Simulated, str]], ideas: Mapping[str, Config], stacks: int, device: str) -> str:
@@ -289,10 +337,13 @@ def _cost(todo: Sequence[tuple[Simulated, str]], ideas: Mapping[str, Config], st
 
 def _seconds(config: Config, device: str) -> float:
     """Return about how long it takes to train a network and apply it to a stack."""
-    net, settings, channels = config.net, config.train, 2 * config.net.context + 1
-    shape = net.model_dump(include={"depth", "features", "kernel", "bias", "residual"})
-    module = registry.load("nets", net.name)(**shape, channels=channels).to(device)
-    batch = torch.ones(settings.batch, channels, settings.patch, settings.patch, device=device)
+    net, settings, planes = config.net, config.train, 2 * config.net.context + 1
+    shape = net.model_dump(include={"depth", "features", "kernel", "bias", "residual", "dims"})
+    form = {"planar": True} if net.dims == 3 else {"channels": planes}
+    module = registry.load("nets", net.name)(**shape, **form).to(device)
+    patch = (settings.patch, settings.patch)
+    slabs = (1, planes) if net.dims == 3 else (planes,)
+    batch = torch.ones(settings.batch, *slabs, *patch, device=device)
 
     def step() -> None:
         module(batch).square().mean().backward()
@@ -301,16 +352,24 @@ def _seconds(config: Config, device: str) -> float:
         with torch.no_grad():
             module(batch)
 
-    passes = config.predict.iterations * np.prod(SHAPE) / (settings.batch * settings.patch**2)
-    return settings.steps * _took(step) + float(passes) * _took(forward)
+    restored = batch[:, 0].numel() if net.dims == 3 else settings.batch * settings.patch**2
+    passes = config.predict.iterations * float(np.prod(SHAPE)) / restored
+    return settings.steps * _took(step, device) + passes * _took(forward, device)
 
 
-def _took(function: Callable[[], None], times: int = 3) -> float:
-    function()
-    began = time.process_time()
-    for _ in range(times):
+def _took(function: Callable[[], None], device: str, times: int = 3) -> float:
+    """Return the seconds a function takes: of the processor, or, where another device computes, of the clock."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    began = 0.0
+    for n in range(times + 1):
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        # The first call warms up.
+        began = clock() if n == 1 else began
         function()
-    return (time.process_time() - began) / times
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return (clock() - began) / times
 
 
 def _shown(volume: Volume) -> int:
@@ -318,11 +377,11 @@ def _shown(volume: Volume) -> int:
     return int(0.8 * len(volume))
 
 
-def _figure(stacks: Sequence[tuple[Simulated, int]], names: Sequence[str], folder: Path, table: Table) -> bytes:
+def _figure(stacks: Sequence[Simulated], names: Sequence[str], folder: Path, table: Table) -> bytes:
     """Return the first stack of every phantom, and the scores of every method over all stacks."""
-    first = {stack.name: stack for stack, _ in reversed(stacks)}
+    first = {stack.name: stack for stack in reversed(stacks)}
     pictures: Pictures = [
-        (stack.name, {name: np.load(folder / f"{_key(stack, name)}.npy") for name in (*names, "truth")})
+        (stack.name, {name: np.load(folder / f"{_key(stack, name)}.npy") for name in (*names, TRUTH)})
         for stack in (first[name] for name in PHANTOMS if name in first)
     ]
     return figure(

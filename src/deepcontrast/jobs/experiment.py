@@ -16,14 +16,15 @@ from deepcontrast.config import Config
 from deepcontrast.errors import InputError, nearest
 from deepcontrast.experiments import PUBLISHED, Cell, Finding, Subject
 from deepcontrast.io import fingerprint, stem
-from deepcontrast.jobs.hardware import hardware
+from deepcontrast.jobs.hardware import hardware, machine
 from deepcontrast.jobs.images import list_images, open_image
 from deepcontrast.jobs.say import Say, describe_stack, looked_at
 from deepcontrast.output_checks import check_out
 from deepcontrast.progress import Progress, silent
 from deepcontrast.recipe import load_recipe
 from deepcontrast.stack import Stack
-from deepcontrast.workdir import finish, working
+from deepcontrast.training.loop import threads
+from deepcontrast.workdir import finish, is_done, working
 
 SHAPE = (40, 160, 160)
 """Planes, rows and columns of the simulated tissue."""
@@ -66,7 +67,8 @@ def run_experiment(
         seeds: of training, and of the simulated tissue.
         only: which of the ideas of ``ablation`` to try; all by default.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        resume: go on with what an interrupted run of ``ablation`` kept; it may be given other seeds and ideas.
+        resume: go on with what an interrupted run of ``ablation`` kept; it may be given other seeds and ideas
+            as long as it is not complete.
         overwrite: replace an older result.
         progress: gets events.
         say: gets sentences.
@@ -76,8 +78,12 @@ def run_experiment(
     """
     module = _module(name)
     check_out(out, resume=resume, overwrite=overwrite, inputs=images)
-    where, chosen = choose_device(device), tuple(dict.fromkeys(seeds))
+    where, each = choose_device(device), tuple(dict.fromkeys(seeds))
     own = _simulates(name)
+    if own:
+        module.chosen(config, only)
+    elif resume:
+        raise InputError(f"{name} takes minutes and begins again; leave out --resume")
     if own and images:
         raise InputError(f"{name} compares with the truth, which measured stacks do not have: leave out --input")
     if only and not own:
@@ -91,21 +97,30 @@ def run_experiment(
         "input": {file.name: fingerprint(file) for file in files},
         "simulated": [] if files else {"kinds": list(module.PHANTOMS), "shape": list(module.SHAPE if own else SHAPE)},
     }
-    with working(out, job if own else None, resume=resume, overwrite=overwrite, inputs=images) as work:
+    asked = {"seeds": list(seeds), "only": list(only)}
+    if resume and is_done(out, {**job, **asked}):
+        say(f"'{out}' is complete already; nothing to do")
+        return
+    with (
+        working(
+            out, job if own else None, resume=resume, overwrite=overwrite, inputs=images, machine=machine(where)
+        ) as work,
+        threads(work.machine["threads"]),
+    ):
         if own:
-            say(f"simulating {', '.join(module.PHANTOMS)} ({len(chosen)} of each)")
-            subjects = module.simulated(chosen)
+            say(f"simulating {', '.join(module.PHANTOMS)} ({len(each)} of each)")
+            subjects = module.simulated(each)
         else:
             subjects = [_opened(file, say) for file in files] or [
-                _simulated(kind, seed, say) for seed in chosen for kind in module.PHANTOMS
+                _simulated(kind, seed, say) for seed in each for kind in module.PHANTOMS
             ]
         more = {"folder": work.path / "done", "only": only} if own else {}
         function = registry.load("experiments", name.replace("-", "_"))
-        found: Finding = function(subjects, config, seeds=chosen, device=where, progress=progress, **more)
+        found: Finding = function(subjects, config, seeds=each, device=where, progress=progress, **more)
         if len({(one["stack"], one["seed"]) for one in found.runs}) == 1:
             found = replace(found, sentences=(*found.sentences, "One run: what of this is chance, more --seeds show."))
         _write(found, work.result, _circumstances(found, config, subjects, seeds))
-        finish(work, {**job, "seeds": list(seeds), "only": list(only), "hardware": hardware(where)})
+        finish(work, {**job, **asked, "hardware": hardware(where)})
     for line in (found.title, *text_table(found.columns, found.rows), *found.sentences, f"done: {out}"):
         say(line)
 
@@ -187,7 +202,8 @@ def _circumstances(found: Finding, config: Config, subjects: Sequence[Subject], 
         "stacks": "; ".join(dict.fromkeys(f"{s.name}: {' x '.join(map(str, s.stack.shape))}" for s in subjects)),
         "seeds": ", ".join(map(str, seeds)),
         "recipe": config.recipe,
-        "network": f"depth {net.depth}, {net.features} features, kernel {net.kernel}, {'' if net.bias else 'no '}bias",
+        "network": f"depth {net.depth}, {net.features} features, kernel {net.kernel}, {'' if net.bias else 'no '}bias, "
+        f"{net.context} planes above and below, in {'space' if net.dims == 3 else 'the plane'}",
         "training": f"{train.steps} steps of {train.batch} patches of {train.patch} px, {train.loss}, "
         f"learning rate {train.learning_rate:g}",
         **found.settings,

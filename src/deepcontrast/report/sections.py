@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -387,11 +388,18 @@ def degradation(data: ReportData) -> dict[str, Any]:
         "photons": f"{share:.0%} in the input, the others in the target: they share no noise"
         if share
         else "all in both, as published: what the network returns keeps its noise",
-        "planes": "the plane alone"
-        if layers is None or len(layers) == 1
-        else f"the plane and those at {', '.join(f'{n:+d}' for n in layers if n)} from it",
+        "planes": _planes(layers or (0,), bool(given.get("in_space"))),
         "example": example,
     }
+
+
+def _planes(layers: Sequence[int], in_space: bool) -> str:
+    """Return in words what the network is given to restore a plane."""
+    if len(layers) == 1:
+        return "the plane alone"
+    if in_space:
+        return f"slabs of {len(layers)} planes, all of which it learns to restore"
+    return f"the plane and those at {', '.join(f'{n:+d}' for n in layers if n)} from it"
 
 
 def training(data: ReportData) -> dict[str, Any] | None:

@@ -47,12 +47,14 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
     shapes = [source.frame.shape for source in sources]
     names = ["raw", *hazes_of(fit)]
     voxel = 4 * (len(names) + 1)  # a weight may come to them
-    wanted, complete = windows(shapes, int(params.bank_mb * 1e6) // voxel, 2 * fit.patch, rng, max(fit.layers))
+    reach = max(fit.layers)
+    inside = reach if fit.in_space else 0
+    wanted, complete = windows(shapes, int(params.bank_mb * 1e6) // voxel, 2 * fit.patch, rng, reach, inside)
     pieces, shown, trained = with_layers(wanted, [shape[0] for shape in shapes], fit.layers, slabs=fit.in_space)
     spacing, held_out = jitter(fit.patch), squares(sources, fit.held_out)
     if params.balance or not all(source.survey.all_valid for source in sources):
         names.append("weight")
-    places = validation_places(sources, held_out, fit.patch, inside=max(fit.layers) if fit.in_space else 0)
+    places = validation_places(sources, held_out, fit.patch, inside=inside)
     used = sorted({one.source for one in pieces} | {i for i, *_ in places})
     volumes = {i: cleaned(sources[i].frame, fit, sources[i].survey) for i in used}
     start: list[int] = []

@@ -38,11 +38,17 @@ NARROWEST = 0.5
 """Pixels of the narrowest haze."""
 RESAMPLED = 2
 """Planes over which noise is alike where planes were interpolated, there and back."""
+SEEN = 4
+"""Planes above and below that a network in space makes use of."""
 FIT_PLANES, FEWEST_PLANES = 64, 8
 """Planes, evenly spaced over all sources, that camera and scale are estimated from, at most and at least."""
 LARGE = (
     f"The planes have more than {SIDE} x {SIDE} pixels: camera, scale and blur were estimated in the window "
     "in their middle, a fixed pattern was not looked for, and seams of a mosaic only there."
+)
+NOT_IN_SPACE = (
+    "The network is not one in space but sees planes alone: a stack has fewer than three, or the noise of neighbouring "
+    "planes is alike."
 )
 NOT_THINNED = (
     "Photons cannot be told apart in such noise: the network's input and target are made of all of them, as published."
@@ -134,9 +140,13 @@ class Fit:
     def independent(self) -> int:
         """How far above and below a plane others begin whose noise its result does not have.
 
-        A network in space looks further than the slabs it was trained on, but learned nothing of what is there.
+        A network in space uses planes up to ``SEEN`` away, whatever the slabs it was trained on (docs/decisions.md).
         """
-        return 1 + max(self.layers) + (RESAMPLED if abs(self.camera.whiteness[0]) > WHITE else 0)
+        return (
+            1
+            + max(*self.layers, SEEN if self.in_space else 0)
+            + (RESAMPLED if abs(self.camera.whiteness[0]) > WHITE else 0)
+        )
 
     @property
     def sigmas(self) -> tuple[float, ...]:
@@ -215,7 +225,10 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     rng = np.random.default_rng(config.train.seed)
     # Neighbours whose noise is alike would tell the network the noise of its target.
     alone = bool(thin) and abs(camera.whiteness[0]) > WHITE
-    layers = (0,) if alone else _layers(sources, config.net.context, in_space=config.net.dims == 3)
+    in_space = config.net.dims == 3
+    layers = (0,) if alone else _layers(sources, config.net.context, in_space=in_space)
+    if in_space and len(layers) == 1:
+        camera = replace(camera, notes=(*camera.notes, NOT_IN_SPACE))
     all_depths = np.concatenate([s.depth for s in sources])
     brightness = [float(np.percentile(plane[known], 99.0)) - norm.offset for plane, known in each_plane(planes, valid)]
     order = np.argsort(np.concatenate(depth), kind="stable")
@@ -233,7 +246,7 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         held_out=hold_out(tuple(shapes.values()), patch, config.train.validation, rng),
         mosaics=tuple(dict.fromkeys(mosaics.values())),
         layers=layers,
-        in_space=config.net.dims == 3 and len(layers) > 1,
+        in_space=in_space and len(layers) > 1,
         thin=thin,
         widths=PUBLISHED_WIDTHS if as_published else params.widths,
         haze=PUBLISHED_HAZE if as_published else params.haze,
