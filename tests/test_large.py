@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deepcontrast import enhancing
 from deepcontrast import excerpt as excerpts
 from deepcontrast.depth import bins, planes_of
 from deepcontrast.errors import Cancelled, InputError
@@ -119,11 +120,42 @@ def test_planes_of_metrics_are_those_of_the_stack(tmp_path: Path, rng: np.random
     np.testing.assert_array_equal(part.depth, 2.0 * part.planes)
     assert part.y.start <= 8
     assert part.y.stop >= 24
+    assert [run.stop - run.start for run in part.runs] == [RUN] * RUNS
+    for run in part.runs:
+        assert (np.diff(part.planes[run]) == 1).all()
+    whole = excerpt(stack, [(8, 16)], 16, 200 * 48 * 64 * BYTES)
+    assert whole.runs == [slice(0, 200)]
     # The planes that the rule looks at have their own neighbours, in every depth bin.
     for chosen in planes_of(part.depth, bins([part.depth]), None):
         assert chosen
         for z in chosen:
             assert part.planes[z + 1] - part.planes[z] == part.planes[z] - part.planes[z - 1] == 1
+
+
+@pytest.mark.parametrize("net", [("net.context=2",), ("net.context=2", "net.dims=3")])
+def test_the_runs_of_an_excerpt_are_restored_without_each_other(
+    net: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(excerpts, "RUNS", 2)
+    monkeypatch.setattr(excerpts, "RUN", 6)
+    raw = tissue(shape=(30, 48, 64), seed=5).raw
+    config = load_recipe("contrast", (*TINY, *net, "predict.iterations=1", "task.remove_pattern=false"))
+    other = raw.copy()
+    # Planes of the second run, which begins where the first one ends in the excerpt.
+    other[24:] = other[24:] // 2
+    found = []
+    for n, volume in enumerate((raw, other)):
+        stack = Stack(volume, "ZYX", Optics(voxel_size=(0.3, 0.3, 0.3), surface="first"))
+        if n == 0:
+            first = enhancing.enhance([stack], config, folder=tmp_path / "0", memory=12 * 40 * 40 * BYTES)
+        model = first.model
+        found.append(
+            enhancing.enhance([stack], config, folder=tmp_path / f"a{n}", model=model, memory=12 * 40 * 40 * BYTES)
+        )
+    assert [len(one.restored[0][0][0].source.depth) for one in found] == [12, 12]
+    a, b = (one.restored[0][0][0].passes[1] for one in found)
+    np.testing.assert_array_equal(a[:6], b[:6])
+    assert not np.array_equal(a[6:], b[6:])
 
 
 def test_an_excerpt_takes_the_square_with_most_structure(rng: np.random.Generator) -> None:

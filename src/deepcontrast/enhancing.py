@@ -199,8 +199,11 @@ def _passes(
             if k == 0:
                 out[:] = volume
             else:
-                stage = f"predict {k}/{k_max}"
-                predict_pass(task, nets, current, fit, config, out=out, device=device, progress=progress, stage=stage)
+                for run in [slice(None)] if part.excerpt is None else part.excerpt.runs:
+                    predict_pass(
+                        task, nets, current[run], fit, config, out=out[run], device=device, progress=progress,
+                        stage=f"predict {k}/{k_max}",
+                    )  # fmt: skip
             out.flush()
             del out
             unfinished.replace(path)

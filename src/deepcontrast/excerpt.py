@@ -43,6 +43,12 @@ class Excerpt:
     x: slice
     whole: tuple[int, int, int]
 
+    @property
+    def runs(self) -> list[slice]:
+        """Runs of neighbouring planes, as slices of the excerpt; what lies beyond the end of one is from elsewhere."""
+        ends = (np.flatnonzero(np.diff(self.planes) > 1) + 1).tolist()
+        return [slice(first, last) for first, last in zip([0, *ends], [*ends, len(self.planes)], strict=True)]
+
     def describe(self) -> str:
         """Return, in a sentence, what was looked at."""
         z, y, x = self.whole
