@@ -37,9 +37,7 @@ class Table:
 def tabulate(runs: Sequence[Run]) -> Table:
     """Return means over all stacks for every k, and over those of each phantom for what ``enhance`` writes."""
     every, phantoms = _scored(runs), {str(run["stack"]): str(run["phantom"]) for run in runs}
-    spent: dict[tuple[str, str, str], float] = {
-        (str(run["method"]), str(run["k"]), str(run["stack"])): float(run["cpu_s"] or 0) for run in runs
-    }
+    spent = {(run["method"], run["k"], run["stack"]): run["cpu_s"] for run in runs}
     rows = []
     for phantom in (ALL, *dict.fromkeys(phantoms.values())):
         there = [stack for stack, kind in phantoms.items() if phantom in (ALL, kind)]
@@ -54,7 +52,7 @@ def tabulate(runs: Sequence[Run]) -> Table:
                     cells += spread(part[:, n].tolist())
             share = closed(every, method, k, there)
             cells += [None, None] if share is None else [_shares(share), _percent(share)]
-            cells += [worst(every, method, k, there), float(np.mean([spent[method, k, one] for one in there]))]
+            cells += [worst(every, method, k, there), spread([spent[method, k, one] for one in there])[0]]
             rows.append(tuple(cells))
     columns = [f"{part}{score}{sd}" for part in ("", "deep_") for score in SCORES for sd in ("", "_sd")]
     return Table(("phantom", "method", "k", "stacks", *columns, "closed", "closed_mean", "worst", "cpu_s"), tuple(rows))
