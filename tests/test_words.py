@@ -94,6 +94,18 @@ def test_a_recipe_file_is_checked_like_the_package_own(tmp_path: object) -> None
     assert set(recipes()) == {"best", "contrast", "contrast-paper", "fast"}
 
 
+def test_the_sizes_of_the_recipe_differ_in_network_and_training_only() -> None:
+    one = load_recipe("contrast").model_dump()
+
+    def differs(name: str) -> set[str]:
+        other = load_recipe(name).model_dump()
+        tables = ("net", "train", "task", "predict")
+        return {f"{t}.{key}" for t in tables for key in one[t] if one[t][key] != other[t][key]}
+
+    assert differs("fast") == {"train.steps"}
+    assert differs("best") == {"net.context", "net.dims", "train.steps", "train.batch", "train.learning_rate"}
+
+
 def test_errors_are_the_builtins_they_resemble() -> None:
     assert issubclass(InputError, ValueError)
     assert issubclass(InputNotFoundError, FileNotFoundError)
