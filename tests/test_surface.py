@@ -54,7 +54,7 @@ OPTIONS = {
     "--voxel-size",
     "info": "--json",
     "demo": "--json --out --quiet --seeds --set",
-    "experiment": "--device --input --json --out --overwrite --quiet --recipe --seeds --set",
+    "experiment": "--device --input --json --only --out --overwrite --quiet --recipe --resume --seeds --set",
 }
 
 
