@@ -163,3 +163,31 @@ def test_a_bank_of_slabs_always_has_planes_to_train_on(rng: np.random.Generator)
         bank = contrast.prepare(sources, fit, config, seed=0, round=round)
         assert not bank.complete
         assert set(bank.depth[bank.corners[:, 0]].tolist()) <= {float(np.float32(d)) for d in sources[0].depth[4:8]}
+
+
+def test_a_slab_is_of_one_stack_and_planes_with_a_hole_weigh_nothing_there() -> None:
+    long, short = (tissue(shape=(planes, 72, 80), seed=planes).raw for planes in (12, 7))
+    long[3, :, 58:64] = 65535
+    sources = [*sources_of(long), *sources_of(short)]
+    config = load_recipe("contrast", (*TINY, "net.context=2", "net.dims=3", "task.thin=0"))
+    fit = contrast.fit(sources, config)
+    assert fit.layers == (-2, -1, 0, 1, 2)
+    bank = contrast.prepare(sources, fit, config, seed=0, round=0)
+    # Planes 2 to 9 of the first but the one with the hole, and 2 to 4 of the second, which lies behind it.
+    assert set(bank.corners[:, 0].tolist()) == {2, *range(4, 10), *range(14, 17)}
+    batch, _ = draw(bank, 300, fit.patch, torch.Generator().manual_seed(0), augment=False)
+    height, width = long.shape[1:]
+    planes = bank.images["raw"].view(-1, height, width).unfold(1, fit.patch, 1).unfold(2, fit.patch, 1)
+    found = set()
+    for slab in batch["raw"][:20]:
+        [[z, y, x]] = (planes == slab[2]).all(dim=(-1, -2)).nonzero().tolist()
+        assert torch.equal(slab, planes[z - 2 : z + 3, y, x])
+        found.add(z < 12)
+    assert found == {True, False}
+    _, target, weight = contrast.sample(batch, torch.zeros(300), fit, torch.Generator().manual_seed(1), config)
+    assert weight is not None
+    assert weight.shape == target.shape
+    hole = (bank.images["weight"].view(-1, height, width) == 0).nonzero()
+    assert {(z, x) for z, _, x in hole.tolist()} == {(3, x) for x in range(58, 64)}
+    empty = (weight[:, 0] == 0).flatten(2).any(-1)
+    assert empty.any(0).tolist() == [True, True, False, True, False]

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,11 @@ def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deepcontrast.jobs.results.write_report", lambda path, data: None)
 
 
-def enhance(file: Path, out: Path, resources: Resources | None = None, **options: Any) -> list[str]:
+def enhance(
+    file: Path, out: Path, resources: Resources | None = None, settings: Sequence[str] = (), **options: Any
+) -> list[str]:
     said: list[str] = []
-    config = load_recipe("contrast", TINY)
+    config = load_recipe("contrast", (*TINY, *settings))
     enhance_images([file], out, config, reading=Reading(), resources=resources, say=said.append, **options)
     return said
 
@@ -62,15 +64,16 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
+@pytest.mark.parametrize("net", [(), ("net.context=2", "net.dims=3", "train.batch=2")])
 def test_what_is_made_in_shards_is_what_is_made_in_memory(
-    zarr_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    net: tuple[str, ...], zarr_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enhance(zarr_file, tmp_path / "whole")
+    enhance(zarr_file, tmp_path / "whole", settings=net)
     monkeypatch.setattr(predict_shards, "SHARD", 2**13)
     monkeypatch.setattr(predict_shards, "FINEST", (4, 16, 16))
     # An excerpt that is all of the stack tells what the stack tells.
     monkeypatch.setattr("deepcontrast.enhancing.whole_fits", lambda stack, memory: False)
-    said = enhance(zarr_file, tmp_path / "shards")
+    said = enhance(zarr_file, tmp_path / "shards", settings=net)
     assert any("plan: shards of" in line for line in said)
     one, other = (open_stack(tmp_path / name / "enhanced.ome.zarr") for name in ("whole", "shards"))
     assert (one.axes, one.dtype, one.optics.voxel_size) == (other.axes, other.dtype, other.optics.voxel_size)

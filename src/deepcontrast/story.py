@@ -101,7 +101,11 @@ def report_data(
             ("Version", str(result.model.provenance.get("version", "-"))),
             ("Recipe", config.recipe),
             ("Seed", str(config.train.seed)),
-            ("Network", f"{config.net.name}, depth {config.net.depth}, {config.net.features} features"),
+            (
+                "Network",
+                f"{config.net.name}, depth {config.net.depth}, {config.net.features} features, "
+                + ("in space" if fit.in_space else f"in the plane, {len(fit.layers)} planes to restore one"),
+            ),
             ("Training", f"{config.train.steps} steps of {config.train.batch} patches of {fit.patch} px"),
             ("Held out for validation", ", ".join(f"stack {s} at y {y}, x {x}" for s, y, x in fit.held_out)),
             ("Depth that alpha spans", f"{low:.4g} to {high:.4g} {unit}"),
