@@ -20,7 +20,7 @@ from deepcontrast.stack import Optics, Stack
 from deepcontrast.synth.tissue import tissue
 from deepcontrast.task import Source
 from deepcontrast.tasks import contrast
-from deepcontrast.tasks._contrast_fit import NOT_IN_SPACE, NOT_THINNED
+from deepcontrast.tasks._contrast_fit import NOT_IN_SPACE, NOT_THINNED, RECORRUPTED
 from deepcontrast.training import train
 
 from .conftest import TINY
@@ -38,7 +38,7 @@ def drawn(sources: list[Source], settings: Mapping[str, object]) -> tuple[np.nda
     config = load_recipe("contrast", (*TINY, *(f"{key}={value}" for key, value in settings.items())))
     fit = contrast.fit(sources, config)
     # Without structure no camera can be estimated: it is the one that the image was made with.
-    fit = replace(fit, camera=replace(fit.camera, gain=3.0, intercept=100.0), thin=config.task["thin"])
+    fit = replace(fit, camera=replace(fit.camera, gain=3.0, intercept=100.0, spread=1.0), thin=config.task["thin"])
     bank = contrast.prepare(sources, fit, config, seed=0, round=0)
     batch, depth = draw(bank, 200, fit.patch, torch.Generator().manual_seed(0), augment=True)
     x, y, _ = contrast.sample(batch, depth, fit, torch.Generator().manual_seed(1), config)
@@ -65,7 +65,7 @@ def test_slabs_share_no_noise_either_and_show_no_plane_twice(rng: np.random.Gene
     noise = ("task.thin=0.5", "task.sigma=8", "task.widths=[0.25, 1]", "task.remove_pattern=false")
     config = load_recipe("contrast", (*TINY, "net.context=2", "net.dims=3", *noise))
     fit = contrast.fit(sources, config)
-    fit = replace(fit, camera=replace(fit.camera, gain=3.0, intercept=100.0), thin=0.5)
+    fit = replace(fit, camera=replace(fit.camera, gain=3.0, intercept=100.0, spread=1.0), thin=0.5)
     bank = contrast.prepare(sources, fit, config, seed=0, round=0)
     assert set(bank.corners[:, 0].tolist()) == set(range(2, 10))
     assert bank.validation_depth.min() > sources[0].depth[1]
@@ -97,13 +97,41 @@ def test_a_stack_of_few_planes_has_slabs_of_fewer_or_planes_alone(rng: np.random
 def test_photons_are_shared_out_unless_the_noise_is_not_theirs(rng: np.random.Generator) -> None:
     config = load_recipe("contrast", (*TINY, "task.thin=0.5"))
     made = tissue(shape=(16, 96, 96), seed=2, light=60)
-    smooth = ndimage.uniform_filter(made.raw.astype(np.float32), (0, 3, 3)).round().astype(np.uint16)
-    even = (2 * made.truth + 100 + rng.normal(0, 8, made.raw.shape)).astype(np.float32)
-    for volume, share in ((made.raw, 0.5), (smooth, 0.5), (even, 0.0)):
+    smooth = (0, 3, 3)
+    photons = ndimage.uniform_filter(made.raw.astype(np.float32), smooth).round().astype(np.uint16)
+    noise = rng.normal(0, 8, made.raw.shape)
+    scene = 2 * made.truth + 100
+    even = (scene + noise).astype(np.float32)
+    unlike = (scene + 3 * ndimage.uniform_filter(noise, smooth)).astype(np.float32)
+    for volume, share, note in (
+        (made.raw, 0.5, ""),
+        (photons, 0.5, ""),
+        (even, 0.5, RECORRUPTED),
+        (unlike, 0.0, NOT_THINNED),
+    ):
         fit = contrast.fit(sources_of(volume), config)
         assert fit.thin == share
+        assert fit.recorrupted == (note == RECORRUPTED)
         assert (fit.widths, fit.haze) == (((0.1, 0.2, 0.4, 1.0), 0.35) if share else ((1.0,), 0.02))
-        assert (NOT_THINNED in fit.camera.notes) == (not share)
+        assert {RECORRUPTED, NOT_THINNED} & set(fit.camera.notes) == {note} - {""}
+
+
+def test_input_and_target_share_no_noise_that_is_not_of_photons_either(rng: np.random.Generator) -> None:
+    # Noise that falls with the mean, as that of photons does not: standard deviation 4 at 100, 1.5 at 200.
+    level = np.linspace(100, 200, 160)[:, None] + np.zeros((12, 160, 140))
+    deviation = 6.5 - level / 40
+    volume = (level + rng.normal(0, 1, level.shape) * deviation).astype(np.float32)
+    config = load_recipe("contrast", (*TINY, "net.context=2", "task.thin=0.5", "task.remove_pattern=false"))
+    fit = contrast.fit(sources_of(volume), config)
+    assert fit.recorrupted
+    halves = contrast._halves(torch.from_numpy(volume), fit, torch.Generator().manual_seed(1))
+    first, second = ((half.numpy() - level) / deviation for half in halves)
+    for y in range(0, 160, 40):
+        a, b = first[:, y : y + 40], second[:, y : y + 40]
+        # A variance that is measured wrong by 10 % makes 0.05.
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.05
+        for half in (a, b):
+            assert half.var() == pytest.approx(2, rel=0.1)
 
 
 def test_neighbours_of_the_same_noise_are_not_given_to_the_network() -> None:

@@ -86,6 +86,7 @@ def report_data(
             "alpha_deep": config.task["alpha_deep"],
             "sigmas_px": fit.sigmas,
             "thin": fit.thin,
+            "recorrupted": fit.recorrupted,
             "layers": fit.layers,
             "in_space": fit.in_space,
         },

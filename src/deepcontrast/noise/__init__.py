@@ -8,7 +8,8 @@ IEEE TIP 17:1737 (2008).
 
 In reading order: ``camera`` says what comes out and calls the rest; ``planes`` reads, ``grey_levels`` looks at their
 layout, ``blocks`` averages the residual, ``line`` fits variance against mean, ``photon_noise`` judges the fit,
-``dark_region`` finds the offset, ``fixed_pattern`` what all planes share.
+``dark_region`` finds the offset, ``fixed_pattern`` what all planes share. ``thinning`` and ``recorruption`` make two
+images of one, whose noise is independent.
 """
 
 from deepcontrast.noise.camera import Camera, estimate_camera

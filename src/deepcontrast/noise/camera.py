@@ -15,7 +15,7 @@ from deepcontrast.noise.dark_region import signal_free
 from deepcontrast.noise.fixed_pattern import Pattern, estimate_pattern
 from deepcontrast.noise.grey_levels import Grey, grey_levels, grey_notes
 from deepcontrast.noise.line import Line, binned, fit_line, intercept_for
-from deepcontrast.noise.photon_noise import Whiteness, effective, spread_of, whiteness, why_not
+from deepcontrast.noise.photon_noise import WHITE, Whiteness, effective, measured, spread_of, whiteness, why_not
 from deepcontrast.noise.planes import Masks, Volumes
 
 
@@ -33,8 +33,9 @@ class Camera:
         fixed_pattern: correlation of the residual between distant planes, before removal.
         pattern_kind: ``"none"``, ``"rows and columns"`` or ``"pixels"``.
         notes: what was found and what was done, one sentence each.
-        means: binned points of the fit, abscissa; at most 40.
-        variances: the same, ordinate.
+        means: rising grey levels at which the noise was measured: binned points of the line, or, where it is not
+            ``poissonian``, of the blocks with the least structure; at most 40.
+        variances: of the noise at these.
         spread: power of the noise in coarse structure of a plane over that of white noise of its variance. One photon
             makes ``gain * spread`` grey levels: spread is 1 where neighbours in a plane are independent or the gain was
             given, more where photons were spread over them (smoothed, resampled), less where the image was sharpened,
@@ -58,6 +59,11 @@ class Camera:
     def background(self) -> float:
         """The grey level to subtract before the network: the offset where known, else the intercept."""
         return self.intercept if self.offset is None else self.offset
+
+    @property
+    def white_in_plane(self) -> bool:
+        """Whether the noise of neighbours in a plane is independent, whatever made it, and its variance is known."""
+        return bool(self.means) and all(abs(rho) <= WHITE for rho in self.whiteness[1:])
 
 
 @dataclass(frozen=True)
@@ -208,7 +214,10 @@ def _camera(grey: Grey, fit: _Fit, shared: float, pattern: Pattern, gain: float 
             "No signal-free region was found, so offset and read noise cannot be told apart: "
             f"grey level {intercept:.5g} stands for the offset."
         )
-    means, variances = ((), ()) if blocks is None else binned(blocks, line)
+    means: tuple[float, ...] = ()
+    variances: tuple[float, ...] = ()
+    if blocks is not None:
+        means, variances = binned(blocks, line) if reason is None else measured(blocks, fit.white)
     return Camera(
         gain=fitted,
         intercept=intercept,

@@ -111,15 +111,33 @@ def effective(blocks: Blocks | None, white: Whiteness, grey: Grey) -> tuple[floa
     """
     variance = 0.0
     if blocks is not None:
-        axes = "".join(axis for axis, rho in zip("zyx", white, strict=True) if abs(rho) <= WHITE)
         use = _quiet(blocks)
         near = np.abs(blocks.level - grey.median)
         use &= near <= np.quantile(near[use], 0.3)
-        variance = float(np.median(blocks.partial[AXES.index(axes or "yx")][use]))
+        variance = float(np.median(blocks.partial[_white_axes(white)][use]))
     # Not higher: voxels below the intercept would turn darker with every iteration of the network.
     intercept = grey.floor if grey.median > grey.floor else grey.low
     reach = grey.median - intercept if grey.median > intercept else grey.high - grey.low
     return max(variance, 1e-6 * reach * reach) / reach, intercept
+
+
+def measured(blocks: Blocks, white: Whiteness) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return rising grey levels and the residual's variance at each, where no line is believed.
+
+    As :func:`effective` it differences only axes along which the noise is white.
+    """
+    use = _quiet(blocks)
+    level, power = blocks.level[use], blocks.partial[_white_axes(white)][use]
+    groups = groups_of(level, max(1, min(12, len(level) // 8)))
+    means, powers = np.array([(level[groups == g].mean(), np.median(power[groups == g])) for g in np.unique(groups)]).T
+    rising = np.diff(means, prepend=-np.inf) > 0
+    return tuple(means[rising].tolist()), tuple(powers[rising].tolist())
+
+
+def _white_axes(white: Whiteness) -> int:
+    """Return the number in ``AXES`` of those along which noise is white; of those in the plane where none is."""
+    axes = "".join(axis for axis, rho in zip("zyx", white, strict=True) if abs(rho) <= WHITE)
+    return AXES.index(axes or "yx")
 
 
 def _quiet(blocks: Blocks) -> Bools:

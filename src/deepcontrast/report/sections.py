@@ -385,12 +385,19 @@ def degradation(data: ReportData) -> dict[str, Any]:
         "share": None
         if shallow is None or deep is None
         else f"{shallow:.3g} at the surface to {deep:.3g} at the deepest",
-        "photons": f"{share:.0%} in the input, the others in the target: they share no noise"
-        if share
-        else "all in both, as published: what the network returns keeps its noise",
+        "noise": _shared(share or 0.0, bool(given.get("recorrupted"))),
         "planes": _planes(layers or (0,), bool(given.get("in_space"))),
         "example": example,
     }
+
+
+def _shared(share: float, recorrupted: bool) -> str:
+    """Return in words what noise the network's input and target have in common."""
+    if recorrupted:
+        return "noise added to the input and taken from the target, so that they share none"
+    if share:
+        return f"photons shared out, {share:.0%} to the input, the others to the target: they share no noise"
+    return "all noise in both, as published: what the network returns keeps it"
 
 
 def _planes(layers: Sequence[int], in_space: bool) -> str:

@@ -50,8 +50,13 @@ NOT_IN_SPACE = (
     "The network is not one in space but sees planes alone: a stack has fewer than three, or the noise of neighbouring "
     "planes is alike."
 )
+RECORRUPTED = (
+    "Such noise is no number of photons to share out, but independent from pixel to pixel: noise as strong as was "
+    "measured at every intensity is added to the network's input and taken from its target, which then share none."
+)
 NOT_THINNED = (
-    "Photons cannot be told apart in such noise: the network's input and target are made of all of them, as published."
+    "Neither photons nor pixels can be told apart in such noise: the network's input and target have it in common, as "
+    "published."
 )
 FEWER = (
     "Camera, scale, blur and seams were judged by {planes} planes, of {sampled} of the {sources} stacks and time points"
@@ -69,7 +74,8 @@ class Params(Table):
     remove_pattern: subtract the camera's fixed pattern where one is found.
     even_mosaic: even out the tiles of stitched planes where they differ in brightness.
     thin: share of the photons that the input is made of, the target being the others; 0 makes both of all of them, as
-        published. Where the noise is not that of photons it is 0, and widths and haze are those of the published pair.
+        published. Where the noise is not that of photons, input and target are made as noisy by adding to it; where it
+        is not independent from pixel to pixel either, it is 0, and widths and haze are those of the published pair.
     haze: that may be left where k is chosen, see :func:`deepcontrast.select.haze_gone`.
     balance: weigh patches so that dim planes count as much as bright ones.
     bank_mb: memory for the planes that patches are cut from; of more than fit, others take their turn. Camera, scale
@@ -109,7 +115,7 @@ class Fit:
         mosaics: of the stacks whose tiles differ in brightness.
         layers: planes that the network is given for each one, relative to it; itself in their middle.
         in_space: whether the network is one in space, trained on slabs of so many planes; else they are its channels.
-        thin: share of the photons that the input is made of; 0 where input and target are made of all of them.
+        thin: share of the photons that the input is made of; 0 where input and target have the noise in common.
         widths: of the Gaussians that haze is mixed from, in sigmas.
         haze: that may be left where k is chosen.
     """
@@ -135,6 +141,11 @@ class Fit:
     def photons(self) -> Optics:
         """What photons make of the image: grey levels for each, and none at the offset."""
         return Optics(gain=self.camera.gain * (self.camera.spread or 1.0), offset=self.camera.intercept)
+
+    @property
+    def recorrupted(self) -> bool:
+        """Whether input and target share no noise because noise was added to them, not because photons were shared."""
+        return bool(self.thin) and self.camera.spread is None
 
     @property
     def independent(self) -> int:
@@ -204,10 +215,11 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         more = ": no more fit the memory." if short else "."
         looked = FEWER.format(planes=sum(map(len, planes)), sampled=len(sampled), sources=len(sources))
         camera = replace(camera, notes=(*camera.notes, looked + more))
-    as_published = bool(params.thin) and camera.spread is None
+    foreign = bool(params.thin) and camera.spread is None
+    as_published = foreign and not camera.white_in_plane
     thin = 0.0 if as_published else params.thin
-    if as_published:
-        camera = replace(camera, notes=(*camera.notes, NOT_THINNED))
+    if foreign:
+        camera = replace(camera, notes=(*camera.notes, NOT_THINNED if as_published else RECORRUPTED))
     progress(Event("fit", 1, 3, {"gain": camera.gain, "intercept": camera.intercept}))
     if pattern is not None:
         for some in planes:

@@ -20,6 +20,7 @@ from deepcontrast.config import Config
 from deepcontrast.degrade.blur import blur, blur_inside
 from deepcontrast.degrade.scatter import scatter
 from deepcontrast.depth import middle
+from deepcontrast.noise.recorruption import recorrupt
 from deepcontrast.noise.thinning import thin
 from deepcontrast.task import Geometry, Source
 from deepcontrast.tasks._contrast_bank import blur_planes, hazes_of, prepare
@@ -48,14 +49,15 @@ def sample(
     """Return ``d(x)`` of planes with their neighbours (N, C, Y, X), ``x`` and weight of the planes alone (N, 1, Y, X).
 
     For a network in space all three are of slabs (N, 1, Z, Y, X), as many planes as the others have channels.
-    Images are in network units. With ``thin``, ``d(x)`` is made of some of the photons and ``x`` is the others.
+    Images are in network units. With ``thin``, ``d(x)`` is made of some of the photons and ``x`` is the others; where
+    the noise is not of photons, noise was added to both so that they share none.
     """
     optics = fit.photons
     image = target = batch["raw"]
     hazes = [batch[name] for name in hazes_of(fit)]
     if fit.thin:
-        image, target = thin(batch["raw"], optics, generator=generator, share=fit.thin)
-        # Haze was made of all photons; this takes the target's out of it.
+        image, target = _halves(batch["raw"], fit, generator)
+        # Haze was made of the whole; this takes the noise that is the target's out of it.
         hazes = [haze + blur_inside(image - batch["raw"], s) for haze, s in zip(hazes, fit.sigmas, strict=True)]
     haze = _mixed(hazes, generator)
     alpha = _alpha(depth, fit, config).view(-1, 1, 1, 1)
@@ -116,6 +118,13 @@ def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str,
     x = torch.stack([tile[reach + offset : reach + offset + planes] for offset in fit.layers], dim=1)
     y: Tensor = net(fit.norm(x).contiguous(memory_format=torch.channels_last))
     return {"mean": fit.norm.invert(y[:, 0])}
+
+
+def _halves(raw: Tensor, fit: Fit, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return what the input is made of and the target, two images like ``raw`` whose noise is independent."""
+    if fit.recorrupted:
+        return recorrupt(raw, fit.camera.means, fit.camera.variances, generator=generator, share=fit.thin)
+    return thin(raw, fit.photons, generator=generator, share=fit.thin)
 
 
 def _alpha(depth: Tensor, fit: Fit, config: Config) -> Tensor:
