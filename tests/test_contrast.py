@@ -118,7 +118,7 @@ def test_photons_are_shared_out_unless_the_noise_is_not_theirs(rng: np.random.Ge
 
 def test_input_and_target_share_no_noise_that_is_not_of_photons_either(rng: np.random.Generator) -> None:
     # Noise that falls with the mean, as that of photons does not: standard deviation 4 at 100, 1.5 at 200.
-    level = np.linspace(100, 200, 160)[:, None] + np.zeros((12, 160, 140))
+    level = np.linspace(100, 200, 160)[:, None] + np.zeros((24, 160, 200))
     deviation = 6.5 - level / 40
     volume = (level + rng.normal(0, 1, level.shape) * deviation).astype(np.float32)
     config = load_recipe("contrast", (*TINY, "net.context=2", "task.thin=0.5", "task.remove_pattern=false"))
@@ -128,10 +128,34 @@ def test_input_and_target_share_no_noise_that_is_not_of_photons_either(rng: np.r
     first, second = ((half.numpy() - level) / deviation for half in halves)
     for y in range(0, 160, 40):
         a, b = first[:, y : y + 40], second[:, y : y + 40]
-        # A variance that is measured wrong by 10 % makes 0.05.
-        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.05
+        # A variance that is measured wrong by 15 % makes 0.08.
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.08
         for half in (a, b):
-            assert half.var() == pytest.approx(2, rel=0.1)
+            assert half.var() == pytest.approx(2, rel=0.15)
+
+
+def test_where_noise_is_cut_off_none_is_added(rng: np.random.Generator) -> None:
+    made = tissue(shape=(24, 128, 128), seed=2)
+    dark = made.truth < 0.02 * made.truth.max()
+    # A background that was subtracted, and what was below it set to 0.
+    scene = 2 + 60 * made.truth / made.truth.max()
+    volume = np.maximum(scene + rng.normal(0, 3, scene.shape), 0).astype(np.float32)
+    config = load_recipe("contrast", (*TINY, "task.thin=0.5", "task.remove_pattern=false"))
+    fit = contrast.fit(sources_of(volume), config)
+    assert fit.recorrupted
+    assert (fit.camera.means[0], fit.camera.variances[0]) == (0.0, 0.0)
+    halves = contrast._halves(torch.from_numpy(volume), fit, torch.Generator().manual_seed(1))
+    first, second = (half.numpy()[dark] for half in halves)
+    # It was -0.5 where the variance of structure was taken for that of the background.
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.3
+
+
+def test_models_from_before_photons_were_spread_had_them_shared_out() -> None:
+    fit = contrast.fit(sources_of(tissue(shape=(16, 96, 96), seed=2, light=60).raw), load_recipe("contrast", TINY))
+    table, arrays = fit.encode()
+    del table["camera"]["spread"]
+    old = contrast.Fit.decode(table, arrays)
+    assert (old.thin, old.camera.spread, old.recorrupted) == (0.5, None, False)
 
 
 def test_neighbours_of_the_same_noise_are_not_given_to_the_network() -> None:

@@ -415,3 +415,11 @@ def test_the_fidelity_map_of_long_planes_is_a_picture_of_a_page(shape: tuple[int
     image = np.linspace(0, 1, shape[0] * shape[1]).reshape(shape)
     height, width = imread(BytesIO(figures.fidelity_map([("surface", image, image, image)] * 3, 4.0))).shape[:2]
     assert height < 3 * width
+
+
+@pytest.mark.parametrize(
+    ("thin", "recorrupted", "word"), [(0.5, False, "shared out, 50%"), (0.5, True, "added"), (0.0, False, "published")]
+)
+def test_it_is_said_what_noise_input_and_target_have_in_common(thin: float, recorrupted: bool, word: str) -> None:
+    data = example(degradation={"thin": thin, "recorrupted": recorrupted})
+    assert word in sections.degradation(data)["noise"]

@@ -98,3 +98,5 @@ def test_variance_is_linear_between_what_is_known_and_constant_beyond() -> None:
     first, _ = recorrupt(image, (10.0, 20.0), (4.0, 8.0), generator=torch.Generator().manual_seed(4))
     found = (first - image).view(len(levels), -1).var(1)
     np.testing.assert_allclose(found, [4, 4, 6, 8, 8], rtol=0.02)
+    first, _ = recorrupt(image, (10.0,), (4.0,), generator=torch.Generator().manual_seed(4))
+    np.testing.assert_allclose(float((first - image).var()), 4, rtol=0.02)

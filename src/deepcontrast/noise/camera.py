@@ -217,7 +217,7 @@ def _camera(grey: Grey, fit: _Fit, shared: float, pattern: Pattern, gain: float 
     means: tuple[float, ...] = ()
     variances: tuple[float, ...] = ()
     if blocks is not None:
-        means, variances = binned(blocks, line) if reason is None else measured(blocks, fit.white)
+        means, variances = binned(blocks, line) if reason is None else measured(blocks, fit.white, grey)
     return Camera(
         gain=fitted,
         intercept=intercept,

@@ -121,16 +121,19 @@ def effective(blocks: Blocks | None, white: Whiteness, grey: Grey) -> tuple[floa
     return max(variance, 1e-6 * reach * reach) / reach, intercept
 
 
-def measured(blocks: Blocks, white: Whiteness) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return rising grey levels and the residual's variance at each, where no line is believed.
+def measured(blocks: Blocks, white: Whiteness, grey: Grey) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return up to 14 rising grey levels, and the residual's variance at each in grey levels squared, without a line.
 
-    As :func:`effective` it differences only axes along which the noise is white.
+    As :func:`effective` it differences only axes along which the noise is white. Where levels were clipped at the low
+    end, noise there is cut off, and its blocks were left out: it falls to nothing over its own standard deviation.
     """
     use = _quiet(blocks)
     level, power = blocks.level[use], blocks.partial[_white_axes(white)][use]
     groups = groups_of(level, max(1, min(12, len(level) // 8)))
     means, powers = np.array([(level[groups == g].mean(), np.median(power[groups == g])) for g in np.unique(groups)]).T
-    rising = np.diff(means, prepend=-np.inf) > 0
+    if grey.clipped and (whole := grey.low + np.sqrt(powers[0])) < means[0]:
+        means, powers = np.insert(means, 0, (grey.low, whole)), np.insert(powers, 0, (0.0, powers[0]))
+    rising = np.diff(means, prepend=-np.inf) > 1e-6 * np.ptp(means)
     return tuple(means[rising].tolist()), tuple(powers[rising].tolist())
 
 

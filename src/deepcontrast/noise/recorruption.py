@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -20,13 +21,14 @@ def recorrupt(
 
     Noise of the image's own variance is drawn; of it ``t`` times is added to the first image and ``1 / t`` times is
     taken from the second, so that the product of what is added is minus the variance that both have in common. Then
-    Gaussian noise of the two is independent, other noise uncorrelated. With ``t^2 = (1 - share) / share`` the noise
-    variances are those of :func:`deepcontrast.noise.thinning.thin`.
+    the noise of the two is uncorrelated, and Gaussian noise of one variance independent. Where the variance changes
+    with the grey level it is taken at the noisy one: that is right on average where it is about linear over the noise.
+    With ``t^2 = (1 - share) / share`` the noise variances are those of :func:`deepcontrast.noise.thinning.thin`.
 
     Args:
         image: (..., Y, X), float32, grey levels; its noise is independent from voxel to voxel of a plane.
         means: grey levels, rising, at which the variance of the noise is known; at least one.
-        variances: at these; linear between them, constant beyond.
+        variances: at these, grey levels squared; linear between them, constant beyond.
         generator: of the image's device.
         share: as of photons, between 0 and 1.
 
@@ -34,11 +36,10 @@ def recorrupt(
         Two tensors like ``image``; the first has ``1 / share`` times its noise variance, the second
         ``1 / (1 - share)`` times.
 
-    Source: Pang et al., Recorrupted-to-Recorrupted, CVPR 2021, equation 6 with the matrix D = t.
+    Source: Pang et al., Recorrupted-to-Recorrupted, CVPR 2021, with a multiple of the identity as matrix.
     """
     variance = torch.full_like(image, variances[0])
-    steps = zip(means, means[1:], variances, variances[1:], strict=False)
-    for low, high, below, above in steps:
+    for (low, below), (high, above) in pairwise(zip(means, variances, strict=True)):
         variance += (above - below) / (high - low) * (image.clamp(low, high) - low)
     noise = torch.randn(image.shape, generator=generator, device=image.device) * variance.clamp_(min=0).sqrt_()
     times = ((1 - share) / share) ** 0.5

@@ -51,12 +51,12 @@ NOT_IN_SPACE = (
     "planes is alike."
 )
 RECORRUPTED = (
-    "Such noise is no number of photons to share out, but independent from pixel to pixel: noise as strong as was "
-    "measured at every intensity is added to the network's input and taken from its target, which then share none."
+    "The noise is not that of photons but independent from pixel to pixel: noise as strong as was measured at every "
+    "intensity is added to the network's input and taken from its target, so that they share next to none."
 )
 NOT_THINNED = (
-    "Neither photons nor pixels can be told apart in such noise: the network's input and target have it in common, as "
-    "published."
+    "The noise is neither that of photons nor known to be independent from pixel to pixel: the network's input and "
+    "target have it in common, as published."
 )
 FEWER = (
     "Camera, scale, blur and seams were judged by {planes} planes, of {sampled} of the {sources} stacks and time points"
@@ -74,8 +74,8 @@ class Params(Table):
     remove_pattern: subtract the camera's fixed pattern where one is found.
     even_mosaic: even out the tiles of stitched planes where they differ in brightness.
     thin: share of the photons that the input is made of, the target being the others; 0 makes both of all of them, as
-        published. Where the noise is not that of photons, input and target are made as noisy by adding to it; where it
-        is not independent from pixel to pixel either, it is 0, and widths and haze are those of the published pair.
+        published. Where the noise is not that of photons, noise is added to both instead; where it is not independent
+        from pixel to pixel either, it is 0, and widths and haze are those of the published pair.
     haze: that may be left where k is chosen, see :func:`deepcontrast.select.haze_gone`.
     balance: weigh patches so that dim planes count as much as bright ones.
     bank_mb: memory for the planes that patches are cut from; of more than fit, others take their turn. Camera, scale
@@ -145,7 +145,8 @@ class Fit:
     @property
     def recorrupted(self) -> bool:
         """Whether input and target share no noise because noise was added to them, not because photons were shared."""
-        return bool(self.thin) and self.camera.spread is None
+        # Models from before there was a spread had photons shared out only where the noise is theirs.
+        return bool(self.thin) and self.camera.spread is None and not self.camera.poissonian
 
     @property
     def independent(self) -> int:
