@@ -9,6 +9,7 @@ import zlib
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib
@@ -17,6 +18,7 @@ import pytest
 from matplotlib.image import imread
 from scipy.ndimage import gaussian_filter
 
+from deepcontrast import story
 from deepcontrast.errors import Cancelled, OutputError
 from deepcontrast.progress import Event
 from deepcontrast.report import ReportData, figures, intensity_summary, page, pictures, sections, views, write_report
@@ -423,3 +425,14 @@ def test_the_fidelity_map_of_long_planes_is_a_picture_of_a_page(shape: tuple[int
 def test_it_is_said_what_noise_input_and_target_have_in_common(thin: float, recorrupted: bool, word: str) -> None:
     data = example(degradation={"thin": thin, "recorrupted": recorrupted})
     assert word in sections.degradation(data)["noise"]
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.0, True), (0.01, True), (0.1, False)])
+def test_a_network_that_does_nothing_is_named(share: float, said: bool) -> None:
+    raw = np.random.default_rng(3).normal(100, 10, (20, 16, 16)).astype(np.float32)
+    blank = np.full_like(raw[:3], 7)
+    after = np.concatenate([100 + (1 + share) * (raw - 100), blank])
+    found = story._idle(SimpleNamespace(passes=(np.concatenate([raw, blank]), after)))  # type: ignore[arg-type]
+    assert bool(found) == said
+    if said:
+        assert f"Caution: the network changes next to nothing ({share:.1%}" in found[0]

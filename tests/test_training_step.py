@@ -66,6 +66,21 @@ class _Unguarded(TorchFunctionMode):
         return tensor
 
 
+@pytest.mark.parametrize("clip", [0.0, 1e-3, 1e3])
+def test_a_large_gradient_is_scaled_down_to_the_norm_asked_for(begun: Begun, clip: float) -> None:
+    def gradient(clip: float) -> Tensor:
+        learner, bank = begun[0], begun[1]
+        config = learner.config.model_copy(update={"train": learner.config.train.model_copy(update={"clip": clip})})
+        fresh = new_learner(learner.task, learner.fit, config, member=0, device="cpu")
+        step_of(fresh, bank, fresh.net)()
+        return torch.cat([p.grad.flatten() for p in fresh.net.parameters() if p.grad is not None])
+
+    free, found = gradient(0.0), gradient(clip)
+    assert 1e-3 < float(free.norm()) < 1e3
+    expected = free * (clip / free.norm()) if clip == 1e-3 else free
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-9)
+
+
 def test_a_step_stays_on_the_gpu(begun: Begun) -> None:
     """With fake tensors of a GPU, a reading or a copy to the processor is an error; autograd needs a real one."""
     learner, bank = begun

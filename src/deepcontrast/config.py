@@ -59,13 +59,15 @@ class Train(Table):
     """The schedule: ``steps`` is the total number of optimiser steps.
 
     ``keep`` says which weights the model file gets: those of the lowest validation loss, or the last ones.
-    ``precision`` is that of the convolutions; ``auto`` takes what the device computes fastest.
+    ``precision`` is that of the convolutions; ``auto`` takes what the device computes fastest. ``clip`` is the norm
+    that a larger gradient, over all weights, is scaled down to; 0 leaves every gradient as it is.
     """
 
     steps: int = Field(2000, ge=1)
     batch: int = Field(16, ge=1)
     patch: int = Field(64, ge=8)
     learning_rate: float = Field(4e-4, gt=0)
+    clip: float = Field(0.0, ge=0)
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     loss: Literal["mae", "mse"] = "mae"
     augment: bool = True

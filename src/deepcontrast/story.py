@@ -17,6 +17,8 @@ from deepcontrast.fidelity_map import FLAGGED, THRESHOLD
 from deepcontrast.report.data import ReportData
 
 TILE = 64
+IDLE, LOOKED_AT = 0.02, 8
+"""Change by a pass, as a share of the raw's standard deviation, below which a network is called idle; planes seen."""
 
 
 def report_data(
@@ -136,10 +138,21 @@ def summary(one: Restored) -> tuple[str, ...]:
         if np.isfinite(raw) and np.isfinite(best)
         else "Contrast cannot be stated: the wavelet contrast of the deepest third is undefined."
     )
+    return (gained, f"The network was applied {times}.", *_idle(one), *_verdict(one))
+
+
+def _idle(one: Restored) -> tuple[str, ...]:
+    """Return a caution where the network changes so little that it cannot have learned."""
+    some = slice(None, None, max(1, len(one.passes[0]) // LOOKED_AT))
+    changes = [
+        float(np.std(after - before) / max(np.std(before), 1e-12))
+        for before, after in zip(one.passes[0][some], one.passes[1][some], strict=True)
+    ]
+    if (change := float(np.median(changes))) >= IDLE:
+        return ()
     return (
-        gained,
-        f"The network was applied {times}.",
-        *_verdict(one),
+        f"Caution: the network changes next to nothing ({change:.1%} of the raw's contrast): it may not have learned. "
+        "Train it again from other first weights, --set train.seed=1.",
     )
 
 

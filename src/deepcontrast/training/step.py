@@ -20,13 +20,15 @@ WARM_UP = 3
 
 def step_of(learner: Learner, bank: Bank, forward: Forward) -> Step:
     """Return a function that takes one step and returns its loss, which stays on the network's device."""
-    loss_of = LOSSES[learner.config.train.loss]
+    loss_of, clip = LOSSES[learner.config.train.loss], learner.config.train.clip
 
     def step() -> Tensor:
         x, y, weight = learner.draw(bank, learner.patches, learner.noise)
         loss = loss_of(forward(x), y, weight)
         learner.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if clip:
+            torch.nn.utils.clip_grad_norm_(learner.net.parameters(), clip)
         learner.optimizer.step()
         return loss.detach()
 
