@@ -61,9 +61,11 @@ def learned(source: Source, config: Config) -> tuple[float, float, float]:
     reach, first = max(fit.layers), (len(raw) - PLANES) // 2
     if first < reach:
         raise SystemExit(f"the stack has {len(raw)} planes; accepted: at least {PLANES + 2 * reach}")
-    planes = slice(first, first + PLANES)
+    step = int(net.step)  # type: ignore[arg-type]
+    y, x = (slice(0, length // step * step) for length in raw.shape[1:])
+    planes = (slice(first, first + PLANES), y, x)
     with torch.no_grad():
-        tile = torch.from_numpy(worse[first - reach : first + PLANES + reach])
+        tile = torch.from_numpy(worse[first - reach : first + PLANES + reach, y, x])
         restored = TASK.restore(net, tile, fit, config)["mean"].numpy()
     if fit.in_space:
         restored = restored[reach : reach + PLANES]
