@@ -430,7 +430,7 @@ def test_it_is_said_what_noise_input_and_target_have_in_common(thin: float, reco
 @pytest.mark.parametrize(("share", "said"), [(0.0, True), (0.01, True), (0.1, False)])
 def test_a_network_that_does_nothing_is_named(share: float, said: bool) -> None:
     raw = np.random.default_rng(3).normal(100, 10, (20, 16, 16)).astype(np.float32)
-    blank = np.full_like(raw[:3], 7)
+    blank = np.full_like(raw, 7)
     after = np.concatenate([100 + (1 + share) * (raw - 100), blank])
     found = story._idle(SimpleNamespace(passes=(np.concatenate([raw, blank]), after)))  # type: ignore[arg-type]
     assert bool(found) == said

@@ -145,10 +145,11 @@ def _idle(one: Restored) -> tuple[str, ...]:
     """Return a caution where the network changes so little that it cannot have learned."""
     some = slice(None, None, max(1, len(one.passes[0]) // LOOKED_AT))
     changes = [
-        float(np.std(after - before) / max(np.std(before), 1e-12))
+        float(np.std(after - before) / np.std(before))
         for before, after in zip(one.passes[0][some], one.passes[1][some], strict=True)
+        if np.std(before) > 0
     ]
-    if (change := float(np.median(changes))) >= IDLE:
+    if not changes or (change := float(np.median(changes))) >= IDLE:
         return ()
     return (
         f"Caution: the network changes next to nothing ({change:.1%} of the raw's contrast): it may not have learned. "
