@@ -180,6 +180,7 @@ def test_ideas_differ_in_what_they_say_and_in_nothing_else() -> None:
     assert ideas["oracle"] == ideas["contrast"]
     published = ideas["published pairing"]
     assert (published.train.steps, published.train.batch, published.predict.iterations) == (5, 16, 4)
+    assert (published.train.clip, ideas["photons shared out"].train.clip) == (0, ideas["contrast"].train.clip)
     assert [ideas[name].train.steps for name in names[1:]] == [10] * 6
     # What the paper's recipe lacks is no idea of it.
     assert list(ablation.ideas_of(load_recipe("contrast-paper"))) == [

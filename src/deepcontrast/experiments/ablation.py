@@ -215,6 +215,7 @@ def ideas_of(config: Config) -> dict[str, Config]:
         "train.steps": max(1, train.steps // 2),
         "train.batch": 2 * train.batch,
         "train.learning_rate": train.learning_rate / 2,
+        "train.clip": 0.0,
         "predict.iterations": min(2 * passes, 20),
     }
     found: dict[str, Config] = {}
