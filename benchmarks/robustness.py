@@ -1,6 +1,6 @@
 """What wrong values of the camera and spoiled stacks cost, on simulated volumes of known truth. For docs/evidence.md.
 
-    python benchmarks/robustness.py --folder DIR [--phantoms tissue,nuclei] [--seeds 0] [--only ROW,ROW]
+    python benchmarks/robustness.py --folder DIR [--phantoms tissue,nuclei] [--seeds 0] [--only ROW,ROW] [--oracle]
 
 Every row of `ROWS` spoils the stack, or tells the camera wrong, and runs all of `enhance` with the default recipe and
 automatic k. Result and spoiled stack are scored against the truth as `experiment ablation` does it: IoU of the best
@@ -10,6 +10,10 @@ nothing, the camera is estimated. What `enhance` refuses, as an offset above the
 
 `offset` is the setting `task.offset`: it moves what is subtracted, and o' of the noise, the zero-variance intercept
 offset - read_noise^2 / gain, stays estimated. In the rows of o' both are wrong, which no setting does.
+
+With `--oracle` every row that spoils the stack is done once more by a supervised network: of the same size and input,
+trained on the truths of three other volumes that were spoiled alike. What it loses against itself on stacks that were
+not spoiled is lost to any network of that kind.
 
 What is done is kept in DIR/runs.jsonl, and not done again; several processes may share DIR, each with rows, phantoms
 or seeds of its own. `--set` holds for all rows; what a row tells is laid over it.
@@ -38,8 +42,11 @@ from scipy import ndimage
 from deepcontrast import registry
 from deepcontrast.enhancing import enhance
 from deepcontrast.errors import InputError
+from deepcontrast.experiments import Subject
 from deepcontrast.experiments._networks import seeded
-from deepcontrast.experiments.ablation import MORE, SCORES, scored
+from deepcontrast.experiments._oracle import oracle
+from deepcontrast.experiments.ablation import MORE, OTHERS, SCORES, scored
+from deepcontrast.progress import silent
 from deepcontrast.recipe import load_recipe
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.synth import Phantom
@@ -48,6 +55,11 @@ RIGHT = "right values"
 LOSS = 0.03
 """IoU that a row may lose against the right values."""
 TASK: Any = registry.load("tasks", "contrast")
+
+
+def as_it_is(volume: Phantom) -> NDArray[Any]:
+    """Return the raw."""
+    return volume.raw
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class Row:
     gain: float | None = None
     offset: float | None = None
     zero: float | None = None
-    spoil: Callable[[Phantom], NDArray[Any]] = lambda volume: volume.raw
+    spoil: Callable[[Phantom], NDArray[Any]] = as_it_is
 
 
 def eight_bits(volume: Phantom, clip: float = 0.0) -> NDArray[np.uint8]:
@@ -143,7 +155,7 @@ ROWS: Mapping[str, Row] = {
 
 @dataclass(frozen=True)
 class Job:
-    """One row on one volume, with settings for all."""
+    """One row on one volume, with settings for all; ``oracle``: by a network that was told the truth of others."""
 
     row: str
     phantom: str
@@ -152,6 +164,7 @@ class Job:
     gain: float
     shape: tuple[int, ...]
     settings: tuple[str, ...]
+    oracle: bool = False
 
     @classmethod
     def decode(cls, table: Mapping[str, Any]) -> Job:
@@ -163,9 +176,12 @@ def done(job: Job) -> dict[str, Any]:
     row = ROWS[job.row]
     volume, settings = prepared(job)
     config = seeded(load_recipe("contrast", settings), job.seed)
+    if job.oracle:
+        others = [prepared(replace(job, seed=1000 + 10 * job.seed + n))[0] for n in range(OTHERS)]
+        mine, *theirs = (subject(job.phantom, one) for one in (volume, *others))
+        return {"scores": by_score(oracle(mine, theirs, config, device="cpu", progress=silent), volume)}
     with tempfile.TemporaryDirectory() as folder, zero_at(None if row.zero is None else right_zero(volume) + row.zero):
-        optics = Optics(voxel_size=volume.optics.voxel_size, surface="first")
-        found = enhance([Stack(volume.raw, "ZYX", optics, source=job.phantom)], config, folder=Path(folder))
+        found = enhance([subject(job.phantom, volume).stack], config, folder=Path(folder))
         scores = by_score(found.restored[0][0][0].enhanced, volume)
     fit, choice = found.fits[0], found.choices[0]
     return {
@@ -174,6 +190,12 @@ def done(job: Job) -> dict[str, Any]:
         "k": choice.best.tolist(),
         "camera": described(fit),
     }
+
+
+def subject(phantom: str, volume: Phantom) -> Subject:
+    """Return a phantom as experiments have it, its camera unknown."""
+    optics = Optics(voxel_size=volume.optics.voxel_size, surface="first")
+    return Subject(phantom, Stack(volume.raw, "ZYX", optics, source=phantom), volume.truth, volume.mask)
 
 
 def by_score(result: NDArray[Any], volume: Phantom) -> list[list[float]]:
@@ -235,14 +257,14 @@ def table(runs: Mapping[Job, Mapping[str, Any]]) -> list[str]:
     """Return the means over the volumes of every row as lines."""
     lines = [
         "| row | gain found | o' found | subtracted | photons shared out | k | IoU | change | raw IoU "
-        "| SSIM | SSIM fg | corr. | within the limits |",
-        "|" + "---|" * 13,
+        "| SSIM | SSIM fg | corr. | within the limits | change of the oracle |",
+        "|" + "---|" * 14,
     ]
     for name in ROWS:
-        every = {job: run for job, run in runs.items() if job.row == name}
+        every = {job: run for job, run in runs.items() if job.row == name and not job.oracle}
         mine = {job: run for job, run in every.items() if "refused" not in run}
         if len(mine) < len(every):
-            lines.append(f"| {name}, refused | {len(every) - len(mine)} of {len(every)} |" + " |" * 11)
+            lines.append(f"| {name}, refused | {len(every) - len(mine)} of {len(every)} |" + " |" * 12)
         if not mine:
             continue
         camera = {key: np.mean([run["camera"][key] for run in mine.values()]) for key in ("gain", "zero", "subtracted")}
@@ -260,6 +282,7 @@ def table(runs: Mapping[Job, Mapping[str, Any]]) -> list[str]:
             f"{raw:.3f}",
             *(f"{value:.3f}" for value in others),
             share(within(run, by) for run, by in zip(mine.values(), changes, strict=True)) if known else "-",
+            mean_change([replace(job, oracle=True) for job in mine], runs),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -269,6 +292,12 @@ def change(job: Job, runs: Mapping[Job, Mapping[str, Any]]) -> float | None:
     """Return how much higher the IoU is than with the right values, if that is done."""
     right = runs.get(replace(job, row=RIGHT))
     return None if right is None else float(np.mean(runs[job]["scores"][0]) - np.mean(right["scores"][0]))
+
+
+def mean_change(jobs: Iterable[Job], runs: Mapping[Job, Mapping[str, Any]]) -> str:
+    """Return the mean change of those that are done."""
+    changes = [by for job in jobs if job in runs and (by := change(job, runs)) is not None]
+    return f"{np.mean(changes):+.3f}" if changes else "-"
 
 
 def within(run: Mapping[str, Any], by: float) -> bool:
@@ -291,6 +320,7 @@ def main() -> None:
     parser.add_argument("--gain", type=float, default=2.0, help="grey levels per photon")
     parser.add_argument("--shape", default="60,160,160")
     parser.add_argument("--only", default=",".join(ROWS), help=f"rows, of: {', '.join(ROWS)}")
+    parser.add_argument("--oracle", action="store_true", help="also what a supervised network loses")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
@@ -304,6 +334,9 @@ def main() -> None:
     jobs = [
         Job(row, phantom, int(seed), *how) for phantom in phantoms for seed in given.seeds.split(",") for row in names
     ]
+    if given.oracle:
+        spoiled = [job for job in jobs if job.row == RIGHT or ROWS[job.row].spoil is not as_it_is]
+        jobs += [replace(job, oracle=True) for job in spoiled]
     print(f"{len(jobs)} runs", flush=True)
     for job in jobs:
         if job not in finished(file):
@@ -313,8 +346,9 @@ def main() -> None:
                 run = {"refused": str(error)}
             with file.open("a") as lines:
                 lines.write(json.dumps({"job": asdict(job), **run}) + "\n")
-            print(job.phantom, job.seed, job.row, flush=True)
-    runs = {job: run for job, run in finished(file).items() if job in (*jobs, *(replace(j, row=RIGHT) for j in jobs))}
+            print(job.phantom, job.seed, job.row, "oracle" if job.oracle else "", flush=True)
+    shown = {*jobs, *(replace(job, row=RIGHT) for job in jobs)}
+    runs = {job: run for job, run in finished(file).items() if job in shown}
     for phantom in phantoms:
         print(f"\n### {phantom}, seeds {given.seeds}\n")
         print("\n".join(table({job: run for job, run in runs.items() if job.phantom == phantom})))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, uniform_filter
 
 from deepcontrast.errors import InputError
-from deepcontrast.noise import Camera, estimate_camera, remove_pattern
+from deepcontrast.noise import Camera, estimate_camera, remove_pattern, without_lines
 
 SHAPE = (32, 128, 128)
 Volume = NDArray[np.float32]
@@ -107,7 +107,7 @@ def test_offset_and_read_noise_are_told_apart_only_with_a_signal_free_region(sce
     found, _ = estimate_camera([camera(rng, lit, 2.0, 150, 2.0)])
     assert found.offset is None
     assert found.read_noise is None
-    assert found.background == found.intercept
+    assert found.background == max(found.intercept, found.darkest or 0) < 150
 
 
 def test_an_evenly_lit_region_is_not_taken_for_signal_free(scenes: list[Volume]) -> None:
@@ -127,10 +127,12 @@ def test_a_pixel_pattern_is_recovered_and_removed(scenes: list[Volume]) -> None:
     assert pattern is not None
     assert found.pattern_kind == "pixels"
     assert found.fixed_pattern > 0.1
-    assert np.corrcoef(pattern.ravel(), truth.ravel())[0, 1] > 0.8
-    assert (truth - pattern).std() < 0.6 * truth.std()
+    corrected = remove_pattern(without_lines(volume, found.lines), pattern)
+    removed = (volume - corrected).mean(axis=0)
+    assert np.corrcoef(removed.ravel(), truth.ravel())[0, 1] > 0.8
+    assert (truth - removed).std() < 0.6 * truth.std()
     assert found.gain == pytest.approx(1.0, rel=0.1)
-    after, _ = estimate_camera([remove_pattern(volume, pattern)])
+    after, _ = estimate_camera([corrected])
     assert after.fixed_pattern < 0.25 * found.fixed_pattern
     kept, _ = estimate_camera([volume], remove_pattern=False)
     assert kept.pattern_kind == "none"
@@ -142,7 +144,7 @@ def test_fixed_columns_are_found_in_few_planes_and_structure_stays(scenes: list[
     scene = scenes[0][:20] * 300
     truth = np.round(rng.normal(0, 4, SHAPE[2])).astype(np.float32)
     clean = camera(rng, scene, 1.0, 100)
-    found, pattern = estimate_camera([clean + truth])
+    found, pattern = estimate_camera([clean + truth], lines=[False])
     assert pattern is not None
     assert found.pattern_kind == "rows and columns"
     fine = truth - gaussian_filter(truth, 2.0)  # broad stripes cannot be told from structure
@@ -288,6 +290,49 @@ def test_what_the_user_gives_overrides(scenes: list[Volume]) -> None:
     found, _ = estimate_camera([volume], offset=100.0)
     assert found.read_noise == pytest.approx(4.0, rel=0.5)
     assert found.gain == pytest.approx(2.0, rel=0.1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_offset_below_the_level_without_noise_is_not_believed(scenes: list[Volume], seed: int) -> None:
+    volume = camera(np.random.default_rng(9805 + seed), scenes[0] * 50, 2.0, 100, 2.0)
+    plain, _ = estimate_camera([volume])
+    low, _ = estimate_camera([volume], offset=80.0)
+    assert low.background == low.offset == low.intercept == plain.intercept
+    assert low.read_noise == 0
+    assert any("The offset 80 was given by the user, but" in note for note in low.notes)
+    # The offset itself, one that is lower by what may be chance, and any that is higher, is the user's to say.
+    for offset in (100.0, plain.intercept - 1, 120.0):
+        assert estimate_camera([volume], offset=offset)[0].background == offset
+
+
+def test_what_is_subtracted_is_not_far_below_the_darkest_voxels() -> None:
+    """So much read noise that the variance vanishes 40 grey levels below the offset, and haze everywhere."""
+    rng = np.random.default_rng(9807)
+    photons = 400 * np.exp(0.5 * smooth_field(rng, (6, 15, 15), SHAPE)) + 400
+    volume = camera(rng, photons, 0.25, 200, 12.0)
+    found, _ = estimate_camera([volume])
+    assert found.poissonian
+    assert found.intercept < 180
+    assert 200 < found.background < volume.min() + 10
+    assert "hardly any voxel is darker" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize("excess", [0.02, 0.05])
+def test_the_right_offset_is_believed_where_other_noise_grows_with_the_light(
+    scenes: list[Volume], excess: float
+) -> None:
+    """As the strength of a laser or speckle does: the intercept is then far above the offset."""
+    rng = np.random.default_rng(9808)
+    light = scenes[0] * 1000 * (1 + excess * rng.standard_normal(SHAPE)).clip(0)
+    volume = camera(rng, np.asarray(light, np.float32), 2.0, 100)
+    assert estimate_camera([volume])[0].intercept > 104
+    assert estimate_camera([volume], offset=100.0)[0].background == 100
+
+
+def test_a_low_offset_is_believed_where_the_noise_is_not_of_photons(scenes: list[Volume]) -> None:
+    rng = np.random.default_rng(9809)
+    volume = np.round(scenes[0] * 500 + rng.normal(100, 8, SHAPE)).astype(np.float32)
+    assert estimate_camera([volume], offset=20.0)[0].background == 20
 
 
 def test_invalid_voxels_count_for_nothing(scenes: list[Volume]) -> None:

@@ -436,3 +436,11 @@ def test_a_network_that_does_nothing_is_named(share: float, said: bool) -> None:
     assert bool(found) == said
     if said:
         assert f"Caution: the network changes next to nothing ({share:.1%}" in found[0]
+
+
+def test_a_network_that_does_nothing_is_named_though_stripes_were_taken_from_the_raw() -> None:
+    rng = np.random.default_rng(3)
+    clean = rng.normal(100, 10, (20, 16, 16)).astype(np.float32)
+    raw = clean + 5 * rng.standard_normal((20, 16, 1), np.float32)
+    assert story._idle(SimpleNamespace(passes=(raw, clean, clean, clean)))  # type: ignore[arg-type]
+    assert not story._idle(SimpleNamespace(passes=(raw, clean, 100 + 1.1 * (clean - 100))))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A volume with even tiles, without camera pattern and empty voxels, of which only what is sliced is read."""
+"""A volume with even tiles, without camera patterns and empty voxels, of which only what is sliced is read."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ class Cleaned:
         survey: of the volume.
         pattern: of the camera (Y, X), to subtract, or ``None``.
         mosaic: whose tiles are evened out before that, or ``None``.
+        lines: offsets of every row (Z, Y) and every column (Z, X), to subtract; of a volume without empty borders.
     """
 
     volume: Any
     survey: Survey
     pattern: NDArray[np.float32] | None = None
     mosaic: Mosaic | None = None
+    lines: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -75,7 +77,11 @@ class Cleaned:
 
     def _box(self, box: Box) -> NDArray[np.float32]:
         z, y, x = box
-        out = self._corrected(np.asarray(self.volume[box]), y, x)
+        planes = np.asarray(self.volume[box])
+        if self.lines is not None:
+            rows, columns = self.lines
+            planes = planes.astype(np.float32) - rows[z, y, None] - columns[z, None, x]
+        out = self._corrected(planes, y, x)
         known = self.survey
         if not known.holes[z].any() or not out.size:
             return out

@@ -17,8 +17,9 @@ from deepcontrast.fidelity_map import FLAGGED, THRESHOLD
 from deepcontrast.report.data import ReportData
 
 TILE = 64
-IDLE, LOOKED_AT = 0.02, 8
-"""Change by a pass, as a share of the raw's standard deviation, below which a network is called idle; planes seen."""
+IDLE, STILL, LOOKED_AT = 0.02, 0.002, 8
+"""Change by the first and by the second pass, as a share of the standard deviation before it, below which a network is
+called idle; planes seen."""
 
 
 def report_data(
@@ -142,19 +143,30 @@ def summary(one: Restored) -> tuple[str, ...]:
 
 
 def _idle(one: Restored) -> tuple[str, ...]:
-    """Return a caution where the network changes so little that it cannot have learned."""
+    """Return a caution where the network changes so little that it cannot have learned.
+
+    The first pass also lacks what was taken from the raw before it, as stripes; the second is of the network alone.
+    """
     some = slice(None, None, max(1, len(one.passes[0]) // LOOKED_AT))
-    changes = [
-        float(np.std(after - before) / np.std(before))
-        for before, after in zip(one.passes[0][some], one.passes[1][some], strict=True)
-        if np.std(before) > 0
-    ]
-    if not changes or (change := float(np.median(changes))) >= IDLE:
+    pairs = zip(one.passes[:2], one.passes[1:3], strict=False)
+    changes = [change for before, after in pairs if (change := _change(before[some], after[some])) is not None]
+    limits = (IDLE, STILL)
+    idle = [change for change, limit in zip(changes, limits, strict=False) if change < limit]
+    if not idle:
         return ()
+    change = idle[0]
     return (
-        f"Caution: the network changes next to nothing ({change:.1%} of the raw's contrast): it may not have learned. "
+        f"Caution: the network changes next to nothing ({change:.1%} of the contrast): it may not have learned. "
         "Train it again from other first weights, --set train.seed=1.",
     )
+
+
+def _change(before: NDArray[np.float32], after: NDArray[np.float32]) -> float | None:
+    """Return the median change of planes (Z, Y, X) as a share of their deviation; ``None`` where all are blank."""
+    changes = [
+        float(np.std(new - old) / np.std(old)) for old, new in zip(before, after, strict=True) if np.std(old) > 0
+    ]
+    return float(np.median(changes)) if changes else None
 
 
 def _flagged(one: Restored) -> tuple[float, float, float, float]:

@@ -52,6 +52,13 @@ class Invalid:
         return None if self.codes is None else self.codes == 0
 
     @property
+    def bordered(self) -> bool:
+        """Whether a plane has an empty border."""
+        if (empty := self.empty) is None:
+            return False
+        return bool((empty.any(axis=(1, 2)) & ~empty.all(axis=(1, 2))).any())
+
+    @property
     def empty(self) -> NDArray[np.bool_] | None:
         """Voxels that no light was recorded for, (Z, Y, X), or ``None`` where there are none."""
         return None if self.codes is None or not (self.codes == EMPTY).any() else self.codes == EMPTY
@@ -73,6 +80,8 @@ class Survey:
         piled_up: whether the highest value means saturated.
         level: mean of the voxels of each plane that are not empty (Z,).
         counts, at_zero: as of :class:`Invalid`.
+        means: of every row (Z, Y), and of every column (Z, X); ``None`` where not every plane is seen, or one has an
+            empty border.
     """
 
     shape: tuple[int, int, int]
@@ -88,6 +97,7 @@ class Survey:
     level: NDArray[np.float64]
     counts: dict[str, NDArray[np.int64]]
     at_zero: NDArray[np.int64]
+    means: tuple[NDArray[np.float32], NDArray[np.float32]] | None
 
     @property
     def complete(self) -> bool:
@@ -157,10 +167,14 @@ class _Plane:
         self.high: Any = None
         self.at_low = self.at_high = self.thick = self.not_finite = 0
         self.total = 0.0
+        self.rows: list[NDArray[np.float32]] = []
+        self.columns: Any = 0.0
 
     def add(self, part: NDArray[Any], inner: slice, *, whole: bool) -> NDArray[np.int64] | None:
         """Count the inner rows of a part (Y, X); return the tally of its levels where they can be counted."""
         rows = part[inner]
+        self.rows.append(rows.mean(axis=1, dtype=np.float64).astype(np.float32))
+        self.columns = self.columns + rows.sum(axis=0, dtype=np.float64)
         counts = None
         if countable(rows.dtype):
             counts = tally(rows)
@@ -232,7 +246,14 @@ def _judge(volume: Any, found: list[_Plane], seen: NDArray[np.bool_], levels: Hi
         level=np.interp(np.arange(planes), np.flatnonzero(seen), level[seen]),
         counts={reason: each for reason, each in counts.items() if each.any()},
         at_zero=bottom if dark else np.zeros(planes, np.int64),
+        means=_means(found, height) if seen.all() and not thick.any() else None,
     )
+
+
+def _means(found: list[_Plane], height: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the means of every row (Z, Y) and every column (Z, X)."""
+    rows = np.stack([np.concatenate(plane.rows) for plane in found])
+    return rows, np.stack([plane.columns / height for plane in found]).astype(np.float32)
 
 
 def find_invalid(volume: NDArray[Any]) -> Invalid:

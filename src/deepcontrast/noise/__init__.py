@@ -8,11 +8,12 @@ IEEE TIP 17:1737 (2008).
 
 In reading order: ``camera`` says what comes out and calls the rest; ``planes`` reads, ``grey_levels`` looks at their
 layout, ``blocks`` averages the residual, ``line`` fits variance against mean, ``photon_noise`` judges the fit,
-``dark_region`` finds the offset, ``fixed_pattern`` what all planes share. ``thinning`` and ``recorruption`` make two
-images of one, whose noise is independent.
+``dark_region`` finds the offset, ``lines`` what rows and columns of single planes share, ``fixed_pattern`` what all
+planes do. ``thinning`` and ``recorruption`` make two images of one, whose noise is independent.
 """
 
 from deepcontrast.noise.camera import Camera, estimate_camera
 from deepcontrast.noise.fixed_pattern import remove_pattern
+from deepcontrast.noise.lines import line_offsets, without_lines
 
-__all__ = ["Camera", "estimate_camera", "remove_pattern"]
+__all__ = ["Camera", "estimate_camera", "line_offsets", "remove_pattern", "without_lines"]

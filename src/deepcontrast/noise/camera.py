@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,12 @@ from deepcontrast.noise.dark_region import signal_free
 from deepcontrast.noise.fixed_pattern import Pattern, estimate_pattern
 from deepcontrast.noise.grey_levels import Grey, grey_levels, grey_notes
 from deepcontrast.noise.line import Line, binned, fit_line, intercept_for
+from deepcontrast.noise.lines import LineNoise, estimate_lines, without_lines
 from deepcontrast.noise.photon_noise import WHITE, Whiteness, effective, measured, spread_of, whiteness, why_not
 from deepcontrast.noise.planes import Masks, Volumes
+
+MATTERS = 0.05  # share of the range by which an offset must be too low not to be believed
+DARKEST = 4.3  # standard deviations below the mean that one voxel in 100,000 is
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,9 @@ class Camera:
             makes ``gain * spread`` grey levels: spread is 1 where neighbours in a plane are independent or the gain was
             given, more where photons were spread over them (smoothed, resampled), less where the image was sharpened,
             ``None`` where the noise is not that of photons.
+        lines: standard deviations of the offsets that rows and columns of single planes have of their own, before
+            removal.
+        darkest: grey level that one voxel in 100,000 is darker than.
     """
 
     gain: float
@@ -54,11 +61,22 @@ class Camera:
     means: tuple[float, ...]
     variances: tuple[float, ...]
     spread: float | None = None
+    lines: tuple[float, float] = (0.0, 0.0)
+    darkest: float | None = None
+
+    @property
+    def zero(self) -> float:
+        """The grey level without light, as far as is known: the offset, else the intercept."""
+        return self.intercept if self.offset is None else self.offset
 
     @property
     def background(self) -> float:
-        """The grey level to subtract before the network: the offset where known, else the intercept."""
-        return self.intercept if self.offset is None else self.offset
+        """The grey level to subtract before the network: the offset where known, else the intercept.
+
+        But not less than the darkest voxels have: what is the same everywhere no blur changes, and no network that
+        undoes one takes away.
+        """
+        return self.zero if self.offset is not None or self.darkest is None else max(self.zero, self.darkest)
 
     @property
     def white_in_plane(self) -> bool:
@@ -83,6 +101,7 @@ def estimate_camera(
     gain: float | None = None,
     offset: float | None = None,
     remove_pattern: bool = True,
+    lines: Sequence[bool] | None = None,
 ) -> tuple[Camera, NDArray[np.float32] | None]:
     """Estimate gain, zero-variance intercept and fixed pattern of the camera that took these volumes.
 
@@ -90,11 +109,15 @@ def estimate_camera(
         volumes: arrays (Z, Y, X) in grey levels, all of one camera and setting; sizes may differ.
         valid: masks of the same shapes, or ``None`` where every voxel counts; voxels that are not finite never do.
         gain: grey levels per photon, where the user knows it.
-        offset: grey level without light, where the user knows it.
-        remove_pattern: estimate what is fixed from plane to plane; it needs one YX shape and at least 8 planes.
+        offset: grey level without light, where the user knows it; raised to the zero-variance intercept where that is
+            surely higher, which no camera's is.
+        remove_pattern: estimate the offsets of rows and columns, and what is fixed from plane to plane; that needs one
+            YX shape and at least 8 planes.
+        lines: of which volumes rows and columns may have offsets; they must have no empty voxels. None: all.
 
     Returns:
-        The camera, and the additive pattern (Y, X) in grey levels to subtract, or ``None``.
+        The camera, and the additive pattern (Y, X) in grey levels to subtract, or ``None``. Where ``Camera.lines`` says
+        that there are some, offsets of lines of single planes are to be subtracted after that.
 
     Raises:
         InputError: no volume, a volume that is not (Z, Y, X), masks that do not fit, a gain that is not positive.
@@ -107,10 +130,27 @@ def estimate_camera(
         return _nothing(grey, gain, offset), None
     fit = _measure(volumes, masks, grey, None)
     shared = fit.shared
+    asked = [remove_pattern] * len(volumes) if lines is None else [remove_pattern and may for may in lines]
+    striped = [may and bool(np.isfinite(volume).all()) for volume, may in zip(volumes, asked, strict=True)]
+    one_size = len({volume.shape[1:] for volume in volumes}) == 1
+    stripes = estimate_lines([v for v, may in zip(volumes, striped, strict=True) if may], one_size=one_size)
+    if stripes.fixed is not None:
+        volumes = [volume - stripes.fixed for volume in volumes]
+    if any(stripes.deviations):
+        volumes = [
+            without_lines(volume, stripes.deviations) if may else volume
+            for volume, may in zip(volumes, striped, strict=True)
+        ]
+    if stripes.fixed is not None or any(stripes.deviations):
+        fit = _measure(volumes, masks, grey, None)
     pattern = _pattern(volumes, masks, grey, fit) if remove_pattern else Pattern(None, "none", ())
     if pattern.image is not None:
         fit = _measure(volumes, masks, grey, pattern.image)
-    return _camera(grey, fit, shared, pattern, gain, offset), pattern.image
+    if stripes.fixed is not None:
+        kind = "rows and columns" if pattern.kind == "none" else pattern.kind
+        image = stripes.fixed if pattern.image is None else stripes.fixed + pattern.image
+        pattern = replace(pattern, image=image, kind=kind)
+    return _camera(grey, fit, shared, pattern, stripes, gain, offset), pattern.image
 
 
 def _checked(
@@ -171,7 +211,27 @@ def _pattern(volumes: Volumes, masks: Masks, grey: Grey, fit: _Fit) -> Pattern:
     return estimate_pattern(volumes, masks, gain=gain, intercept=zero, least=least)
 
 
-def _camera(grey: Grey, fit: _Fit, shared: float, pattern: Pattern, gain: float | None, offset: float | None) -> Camera:
+def _too_low(offset: float, intercept: float, line: Line, grey: Grey) -> bool:
+    """Say whether an offset is surely below the zero-variance intercept, by so much that it matters.
+
+    Read noise makes the intercept lower than the offset. Noise that is in proportion to the light makes it higher, so
+    the intercept must agree with the darkest voxels: a read noise r puts them ``DARKEST`` r below the offset, and the
+    intercept r^2 / gain, so that they are never further below the intercept than ``DARKEST``^2 / 4 photons.
+    """
+    possible = intercept - grey.darkest <= DARKEST**2 / 4 * line.gain
+    matters = max(3 * line.intercept_error, line.gain, MATTERS * (grey.high - intercept))
+    return possible and offset < intercept - matters
+
+
+def _camera(
+    grey: Grey,
+    fit: _Fit,
+    shared: float,
+    pattern: Pattern,
+    lines: LineNoise,
+    gain: float | None,
+    offset: float | None,
+) -> Camera:
     """Decide what to believe, the user's word first, and say it in sentences."""
     blocks, line = fit.blocks, fit.line
     notes = grey_notes(grey)
@@ -201,7 +261,13 @@ def _camera(grey: Grey, fit: _Fit, shared: float, pattern: Pattern, gain: float 
         )
 
     dark: tuple[float, float] | None = None
-    if offset is not None:
+    if offset is not None and reason is None and line is not None and _too_low(offset, intercept, line, grey):
+        dark = (intercept, 0.0)
+        notes.append(
+            f"The offset {offset:g} was given by the user, but at grey level {intercept:.5g} the noise vanishes "
+            f"(standard error {line.intercept_error:.2g}), so there is no light there: it is subtracted instead."
+        )
+    elif offset is not None:
         dark = (float(offset), float(np.sqrt(max(fitted * (offset - intercept), 0.0))))
         notes.append(f"The offset {offset:g} was given by the user.")
     elif reason is None and blocks is not None and (dark := signal_free(blocks, fitted, grey)) is not None:
@@ -212,7 +278,8 @@ def _camera(grey: Grey, fit: _Fit, shared: float, pattern: Pattern, gain: float 
     else:
         notes.append(
             "No signal-free region was found, so offset and read noise cannot be told apart: "
-            f"grey level {intercept:.5g} stands for the offset."
+            f"grey level {max(intercept, grey.darkest):.5g} stands for the offset"
+            + ("." if intercept >= grey.darkest else ", than which hardly any voxel is darker.")
         )
     means: tuple[float, ...] = ()
     variances: tuple[float, ...] = ()
@@ -227,8 +294,10 @@ def _camera(grey: Grey, fit: _Fit, shared: float, pattern: Pattern, gain: float 
         whiteness=fit.white,
         fixed_pattern=shared,
         pattern_kind=pattern.kind,
-        notes=(*notes, *pattern.notes),
+        notes=(*notes, *lines.notes, *pattern.notes),
         means=means,
         variances=variances,
         spread=spread,
+        lines=lines.deviations,
+        darkest=grey.darkest,
     )

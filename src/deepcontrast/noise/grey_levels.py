@@ -22,6 +22,7 @@ class Grey:
     median: float
     dark: float  # 2nd percentile
     floor: float  # 0.1st percentile
+    darkest: float  # one voxel in 100,000 is darker
 
 
 def grey_levels(volumes: Volumes, masks: Masks) -> Grey | None:
@@ -32,7 +33,7 @@ def grey_levels(volumes: Volumes, masks: Masks) -> Grey | None:
     levels, counts = np.unique(values, return_counts=True)
     levels = levels.astype(np.float64)
     whole, tall = bool(np.all(levels == np.round(levels))), len(levels) > 8
-    floor, dark, median = np.percentile(values, (0.1, 2, 50))
+    darkest, floor, dark, median = np.percentile(values, (0.001, 0.1, 2, 50))
     return Grey(
         low=float(levels[0]),
         high=float(levels[-1]),
@@ -44,6 +45,7 @@ def grey_levels(volumes: Volumes, masks: Masks) -> Grey | None:
         median=float(median),
         dark=float(dark),
         floor=float(floor),
+        darkest=float(darkest),
     )
 
 

@@ -23,6 +23,7 @@ class Line:
     error: float  # standard error of the gain
     keep: Bools  # (n,) the blocks it rests on
     order: int  # which of ORDERS their residual is of
+    intercept_error: float  # standard error of the intercept: the line turned about the middle of its blocks
 
     def variance(self, mean: Floats) -> Floats:
         return np.maximum(self.gain * (mean - self.intercept), self.floor)
@@ -99,7 +100,7 @@ def _line(blocks: Blocks, order: int, among: Bools | None = None) -> Line | None
     if floor <= 0:
         return None
     gain, constant = np.polyfit(spots, levels, 1)
-    keep, error = among, float("inf")
+    keep, error, centre = among, float("inf"), 0.0
     for _ in range(12):
         guess = np.maximum(gain * light + constant, floor)
         ratio = power / guess
@@ -109,7 +110,7 @@ def _line(blocks: Blocks, order: int, among: Bools | None = None) -> Line | None
         if keep.sum() < MIN_BLOCKS // 2:
             return None
         weight = 1 / guess[keep] ** 2
-        centre = np.sum(weight * light[keep]) / weight.sum()
+        centre = float(np.sum(weight * light[keep]) / weight.sum())
         lever = weight * (light[keep] - centre)
         moment = float(np.sum(lever * mean[keep]))
         if moment <= 0:
@@ -120,7 +121,8 @@ def _line(blocks: Blocks, order: int, among: Bools | None = None) -> Line | None
         error = float(np.sqrt(2 * np.sum((lever * rest) ** 2))) / moment  # planes share neighbours: twice
     if gain == 0 or not np.isfinite(gain):
         return None
-    return Line(gain, -constant / gain, floor, error, keep, order)
+    intercept = -constant / gain
+    return Line(gain, intercept, floor, error, keep, order, abs((centre - intercept) * error / gain))
 
 
 def _agrees(blocks: Blocks, line: Line, reference: Line) -> bool:

@@ -18,7 +18,7 @@ from deepcontrast.depth import SIDE, middle, structure_radius
 from deepcontrast.errors import InputError
 from deepcontrast.histogram import percentiles
 from deepcontrast.mosaic import Mosaic, find_mosaic, mosaic_of
-from deepcontrast.noise import Camera, estimate_camera, remove_pattern
+from deepcontrast.noise import Camera, estimate_camera, line_offsets, remove_pattern, without_lines
 from deepcontrast.noise.photon_noise import WHITE
 from deepcontrast.normalize import Norm
 from deepcontrast.patches import (
@@ -71,7 +71,7 @@ class Params(Table):
     widths: of the haze, in sigmas; of several, a mixture is drawn for every patch (the paper: one).
     alpha_surface, alpha_deep: share of the image that stays, at the shallowest and the deepest plane.
     gain, offset: of the camera, in grey levels; 0 gain and ``None`` offset estimate them.
-    remove_pattern: subtract the camera's fixed pattern where one is found.
+    remove_pattern: subtract the camera's fixed pattern where one is found, and the offsets of rows and columns.
     even_mosaic: even out the tiles of stitched planes where they differ in brightness.
     thin: share of the photons that the input is made of, the target being the others; 0 makes both of all of them, as
         published. Where the noise is not that of photons, noise is added to both instead; where it is not independent
@@ -195,19 +195,22 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     count = _fit_planes(sources, params)
     sampled, planes, valid, depth = sample_planes(sources, count, progress)
     fields = {source.frame.shape[1:] for source in sources}
-    whole = all(middle(field) == (slice(0, field[0]), slice(0, field[1])) for field in fields)
+    whole = all(_whole(field) for field in fields)
+    remove = params.remove_pattern and whole
     estimate = partial(
         estimate_camera,
         valid=valid,
         gain=params.gain or None,
         offset=params.offset,
-        remove_pattern=params.remove_pattern and whole,
+        remove_pattern=remove,
     )
-    camera, pattern = estimate(planes)
-    mosaics = _even(sampled, planes, valid, camera.background) if params.even_mosaic else {}
+    # Every tile of a mosaic has lines of its own, and where voxels are empty the means of lines are not known.
+    striped = [source.survey.means is not None for source in sampled]
+    camera, pattern = estimate(planes, lines=striped)
+    mosaics = _even(sampled, planes, valid, camera.zero) if params.even_mosaic else {}
     if mosaics:
         # A seam is in all planes alike, as the camera's pattern is, and must not be taken for it.
-        camera, pattern = estimate(planes)
+        camera, pattern = estimate(planes, lines=[False] * len(planes))
         camera = replace(camera, notes=(*camera.notes, *_describe(mosaics)))
     if not whole:
         camera = replace(camera, notes=(*camera.notes, LARGE))
@@ -222,9 +225,11 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     if foreign:
         camera = replace(camera, notes=(*camera.notes, NOT_THINNED if as_published else RECORRUPTED))
     progress(Event("fit", 1, 3, {"gain": camera.gain, "intercept": camera.intercept}))
-    if pattern is not None:
-        for some in planes:
+    for some, may in zip(planes, striped, strict=True):
+        if pattern is not None:
             some -= pattern
+        if any(camera.lines) and may:
+            some[:] = without_lines(some, camera.lines)
     [top] = percentiles(lambda: (plane[known] for plane, known in each_plane(planes, valid)), [99.0])
     if top <= camera.background:
         raise InputError(f"the offset {camera.background:g} is above the image, whose 99th percentile is {top:g}")
@@ -267,19 +272,31 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
 
 
 def clean(volume: NDArray[Any], fit: Fit, invalid: Invalid | None = None) -> NDArray[np.float32]:
-    """Return a volume (Z, Y, X) in grey levels with even tiles, without camera pattern and empty voxels."""
+    """Return a volume (Z, Y, X) in grey levels with even tiles, without camera patterns and empty voxels."""
+    invalid = find_invalid(volume) if invalid is None else invalid
     image = volume.astype(np.float32)
     if mosaic := mosaic_of(volume, fit.mosaics):
         image = mosaic.even(image, slice(0, image.shape[1]), slice(0, image.shape[2]))
     if fit.pattern is not None and fit.pattern.shape == image.shape[1:]:
         image = remove_pattern(image, fit.pattern)
-    return fill_empty(image, find_invalid(volume) if invalid is None else invalid)
+    if any(fit.camera.lines) and _whole(image.shape[1:]) and not invalid.bordered:
+        image = without_lines(image, fit.camera.lines)
+    return fill_empty(image, invalid)
 
 
 def cleaned(volume: Any, fit: Fit, known: Survey) -> Cleaned:
     """Return what :func:`clean` does of a volume (Z, Y, X) of which only what is sliced is read, given its survey."""
     fits = fit.pattern is not None and fit.pattern.shape == tuple(volume.shape[1:])
-    return Cleaned(volume, known, fit.pattern if fits else None, mosaic_of(volume, fit.mosaics))
+    pattern = fit.pattern if fits else None
+    lines = None
+    if any(fit.camera.lines) and _whole(known.shape[1:]) and known.means is not None:
+        taken = (0.0, 0.0) if pattern is None else (pattern.mean(axis=1), pattern.mean(axis=0))
+        rows, columns = (
+            line_offsets(means - less, deviation)
+            for means, less, deviation in zip(known.means, taken, fit.camera.lines, strict=True)
+        )
+        lines = (rows, columns)
+    return Cleaned(volume, known, pattern, mosaic_of(volume, fit.mosaics), lines)
 
 
 def windowed(fit: Fit, field: tuple[int, int], y: slice, x: slice) -> Fit:
@@ -289,7 +306,15 @@ def windowed(fit: Fit, field: tuple[int, int], y: slice, x: slice) -> Fit:
     """
     mosaics = tuple(mosaic.window(y, x) for mosaic in fit.mosaics if mosaic.shape == field)
     fits = fit.pattern is not None and fit.pattern.shape == field
-    return replace(fit, pattern=fit.pattern[y, x] if fits and fit.pattern is not None else None, mosaics=mosaics)
+    pattern = fit.pattern[y, x] if fits and fit.pattern is not None else None
+    camera = fit.camera if _whole(field) else replace(fit.camera, lines=(0.0, 0.0))
+    return replace(fit, camera=camera, pattern=pattern, mosaics=mosaics)
+
+
+def _whole(field: tuple[int, ...]) -> bool:
+    """Say whether planes (Y, X) are small enough to be looked at whole."""
+    height, width = field
+    return middle((height, width)) == (slice(0, height), slice(0, width))
 
 
 def _layers(sources: Sequence[Source], context: int, *, in_space: bool) -> tuple[int, ...]:
