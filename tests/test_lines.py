@@ -164,8 +164,8 @@ def test_a_fibre_along_a_row_of_one_plane_stays_and_draws_no_streak(phantoms: di
 def test_fibres_along_rows_that_the_pixels_do_not_resolve_are_not_taken_for_offsets() -> None:
     rng = np.random.default_rng(5)
     fibres = np.zeros((16, 96, 128))
-    for z, y, x in zip(*(rng.integers(0, n, 300) for n in (16, 96, 60)), strict=True):
-        fibres[z, y, x : x + 60] += 200
+    for z, y in zip(*(rng.integers(0, n, 200) for n in (16, 96)), strict=True):
+        fibres[z, y : y + 3] += rng.uniform(60, 200)
     volume = rng.poisson(50 + gaussian_filter(fibres, (1.0, 0.4, 0.4))).astype(np.float32)
     assert estimate_lines([volume]).deviations == (0, 0)
 
@@ -188,7 +188,7 @@ def test_tiles_of_a_hazy_mosaic_are_evened_out_about_the_level_without_light_and
     rng = np.random.default_rng(6)
     haze = 150 + 100 * gaussian_filter(rng.random((16, 96, 128)), (1, 2, 2))
     light = haze * np.where(np.arange(128) < 64, 1.0, 1.4)
-    volume, _ = striped(np.asarray(100 + 2 * rng.poisson(light), np.uint16), 2, 3.0)
+    volume, _ = striped(np.asarray(100 + 2 * rng.poisson(light), np.uint16), 2, 8.0)
     fit = contrast.fit([source(volume.astype(np.uint16))], config, progress=silent)
     assert fit.mosaics
     assert fit.camera.lines == (0, 0)
@@ -236,3 +236,24 @@ def test_the_survey_has_the_means_of_lines(phantoms: dict[str, Phantom]) -> None
     assert means is not None
     for axis, mean in zip((2, 1), means, strict=True):
         np.testing.assert_allclose(mean, raw.mean(axis=axis), rtol=1e-5)
+
+
+def test_chance_is_not_taken_for_offsets(rng: np.random.Generator) -> None:
+    for _ in range(60):
+        assert estimate_lines([rng.normal(100, 5, (1, 40, 40)).astype(np.float32)]).deviations == (0, 0)
+
+
+def test_offsets_that_nobody_sees_are_left_alone(rng: np.random.Generator) -> None:
+    volume = rng.normal(100, 5, (16, 96, 256)) + rng.normal(0, 0.3, (16, 96, 1))
+    assert estimate_lines([volume.astype(np.float32)]).deviations == (0, 0)
+    volume += rng.normal(0, 1.0, (16, 96, 1))
+    assert estimate_lines([volume.astype(np.float32)]).deviations[0] == pytest.approx(1.04, rel=0.15)
+
+
+def test_a_stack_without_stripes_is_left_alone_by_the_model_of_one_that_has_them(
+    phantoms: dict[str, Phantom], config: Config
+) -> None:
+    raw = phantoms["tissue"].raw
+    fit = contrast.fit([source(striped(raw, 2, 3.0)[0].astype(np.uint16))], config, progress=silent)
+    plain = phantoms["nuclei"].raw
+    assert (plain - contrast.clean(plain, fit)).std() < 0.25 * 3.0

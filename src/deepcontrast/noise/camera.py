@@ -20,7 +20,6 @@ from deepcontrast.noise.photon_noise import WHITE, Whiteness, effective, measure
 from deepcontrast.noise.planes import Masks, Volumes
 
 MATTERS = 0.05  # share of the range by which an offset must be too low not to be believed
-DARKEST = 4.3  # standard deviations below the mean that one voxel in 100,000 is
 
 
 @dataclass(frozen=True)
@@ -214,13 +213,10 @@ def _pattern(volumes: Volumes, masks: Masks, grey: Grey, fit: _Fit) -> Pattern:
 def _too_low(offset: float, intercept: float, line: Line, grey: Grey) -> bool:
     """Say whether an offset is surely below the zero-variance intercept, by so much that it matters.
 
-    Read noise makes the intercept lower than the offset. Noise that is in proportion to the light makes it higher, so
-    the intercept must agree with the darkest voxels: a read noise r puts them ``DARKEST`` r below the offset, and the
-    intercept r^2 / gain, so that they are never further below the intercept than ``DARKEST``^2 / 4 photons.
+    Read noise makes the intercept lower than the offset. Noise in proportion to the light makes it higher, but not by
+    a large share of the range.
     """
-    possible = intercept - grey.darkest <= DARKEST**2 / 4 * line.gain
-    matters = max(3 * line.intercept_error, line.gain, MATTERS * (grey.high - intercept))
-    return possible and offset < intercept - matters
+    return offset < intercept - max(3 * line.intercept_error, line.gain, MATTERS * (grey.high - intercept))
 
 
 def _camera(

@@ -98,7 +98,7 @@ def line_offsets(means: NDArray[Any], deviation: float) -> NDArray[np.float32]:
     """Return the offsets (Z, N) of the rows, or of the columns, of every plane, given the mean of each, in grey levels.
 
     Their mean over a plane is 0. Where the means vary less from line to line than ``deviation`` says, less is returned.
-    A line that stands out by more than ``MOST`` deviations holds structure, as a fibre along it: it has no offset.
+    A line that stands out by more than ``MOST`` deviations holds structure, as a fibre along it: others stand in.
     What all planes have in common is taken from their mean first, in which structure is less than in each.
     """
     means = np.asarray(means, np.float64)
@@ -114,8 +114,7 @@ def line_offsets(means: NDArray[Any], deviation: float) -> NDArray[np.float32]:
         common = min(max((planes * shared - every) / (planes - 1), 0.0), level)
     fixed = _filtered(spectrum.mean(axis=0, keepdims=True), common)
     offsets = idct(fixed + _filtered(spectrum - fixed, level - common), norm="ortho", axis=1)
-    offsets = np.clip(offsets, -MOST * deviation, MOST * deviation)
-    return np.asarray(np.where(structure, 0, offsets), np.float32)
+    return np.asarray(np.clip(offsets, -MOST * deviation, MOST * deviation), np.float32)
 
 
 def without_lines(volume: NDArray[Any], deviations: Sequence[float]) -> NDArray[np.float32]:
