@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from deepcontrast import registry
 from deepcontrast.config import Config
-from deepcontrast.noise import estimate_camera, without_lines
+from deepcontrast.noise import estimate_camera, subtract_lines
 from deepcontrast.noise.lines import estimate_lines
 from deepcontrast.progress import silent
 from deepcontrast.recipe import load_recipe
@@ -47,7 +47,7 @@ def test_offsets_are_measured_and_most_of_them_taken_away(phantoms: dict[str, Ph
     assert (rows if axis == 2 else columns) == pytest.approx(3.0, rel=0.1)
     assert (columns if axis == 2 else rows) == 0
     assert "subtracted" in " ".join(found.notes)
-    left = (without_lines(volume, found.deviations) - phantoms[name].raw).mean(axis=axis)
+    left = (subtract_lines(volume.astype(np.float32), found.deviations) - phantoms[name].raw).mean(axis=axis)
     left -= left.mean(axis=1, keepdims=True)
     assert left.std() < 0.6 * truth.std()
     fine = left - gaussian_filter(left, (0, 2))  # broad ones cannot be told from structure
@@ -71,7 +71,7 @@ def test_straight_walls_along_a_row_are_not_taken_for_one_of_its_offsets() -> No
 
 def test_little_is_taken_from_a_stack_that_has_none(phantoms: dict[str, Phantom]) -> None:
     raw = phantoms["tissue"].raw
-    taken = raw - without_lines(raw, (3.0, 0.0))
+    taken = raw - subtract_lines(raw.astype(np.float32), (3.0, 0.0))
     assert taken.std() < 0.2 * 3.0  # the noise of the means of rows
 
 
@@ -155,8 +155,8 @@ def test_a_fibre_along_a_row_of_one_plane_stays_and_draws_no_streak(phantoms: di
     fibre[8, 48, 20:90] = 60
     fibre = gaussian_filter(fibre, (1.0, 0.6, 0.6))
     fibre *= 60 / fibre.max()
-    before = without_lines(volume, (3.0, 0.0))
-    change = without_lines(volume + fibre, (3.0, 0.0)) - fibre - before
+    before = subtract_lines(volume.astype(np.float32), (3.0, 0.0))
+    change = subtract_lines(volume + fibre, (3.0, 0.0)) - fibre - before
     assert np.abs(change).max() < 15
     assert abs(change[8, 48].mean()) < 10
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, uniform_filter
 
 from deepcontrast.errors import InputError
-from deepcontrast.noise import Camera, estimate_camera, remove_pattern, without_lines
+from deepcontrast.noise import Camera, estimate_camera, remove_pattern, subtract_lines
 
 SHAPE = (32, 128, 128)
 Volume = NDArray[np.float32]
@@ -127,7 +127,7 @@ def test_a_pixel_pattern_is_recovered_and_removed(scenes: list[Volume]) -> None:
     assert pattern is not None
     assert found.pattern_kind == "pixels"
     assert found.fixed_pattern > 0.1
-    corrected = remove_pattern(without_lines(volume, found.lines), pattern)
+    corrected = remove_pattern(subtract_lines(volume.astype(np.float32), found.lines), pattern)
     removed = (volume - corrected).mean(axis=0)
     assert np.corrcoef(removed.ravel(), truth.ravel())[0, 1] > 0.8
     assert (truth - removed).std() < 0.6 * truth.std()

@@ -14,6 +14,6 @@ planes do. ``thinning`` and ``recorruption`` make two images of one, whose noise
 
 from deepcontrast.noise.camera import Camera, estimate_camera
 from deepcontrast.noise.fixed_pattern import remove_pattern
-from deepcontrast.noise.lines import line_offsets, without_lines
+from deepcontrast.noise.lines import line_offsets, subtract_lines
 
-__all__ = ["Camera", "estimate_camera", "line_offsets", "remove_pattern", "without_lines"]
+__all__ = ["Camera", "estimate_camera", "line_offsets", "remove_pattern", "subtract_lines"]

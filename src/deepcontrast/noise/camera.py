@@ -15,7 +15,7 @@ from deepcontrast.noise.dark_region import signal_free
 from deepcontrast.noise.fixed_pattern import Pattern, estimate_pattern
 from deepcontrast.noise.grey_levels import Grey, grey_levels, grey_notes
 from deepcontrast.noise.line import Line, binned, fit_line, intercept_for
-from deepcontrast.noise.lines import LineNoise, estimate_lines, without_lines
+from deepcontrast.noise.lines import LineNoise, estimate_lines, subtract_lines
 from deepcontrast.noise.photon_noise import WHITE, Whiteness, effective, measured, spread_of, whiteness, why_not
 from deepcontrast.noise.planes import Masks, Volumes
 
@@ -133,14 +133,8 @@ def estimate_camera(
     striped = [may and bool(np.isfinite(volume).all()) for volume, may in zip(volumes, asked, strict=True)]
     one_size = len({volume.shape[1:] for volume in volumes}) == 1
     stripes = estimate_lines([v for v, may in zip(volumes, striped, strict=True) if may], one_size=one_size)
-    if stripes.fixed is not None:
-        volumes = [volume - stripes.fixed for volume in volumes]
-    if any(stripes.deviations):
-        volumes = [
-            without_lines(volume, stripes.deviations) if may else volume
-            for volume, may in zip(volumes, striped, strict=True)
-        ]
     if stripes.fixed is not None or any(stripes.deviations):
+        volumes = [_evened(volume, stripes, own=may) for volume, may in zip(volumes, striped, strict=True)]
         fit = _measure(volumes, masks, grey, None)
     pattern = _pattern(volumes, masks, grey, fit) if remove_pattern else Pattern(None, "none", ())
     if pattern.image is not None:
@@ -173,6 +167,14 @@ def _checked(
     if offset is not None and not np.isfinite(offset):
         raise InputError(f"the offset {offset} was given; accepted: a finite grey level")
     return masks
+
+
+def _evened(volume: NDArray[Any], stripes: LineNoise, *, own: bool) -> NDArray[np.float32]:
+    """Return a volume less what its lines have in all planes, and each of their own."""
+    out = volume.astype(np.float32)
+    if stripes.fixed is not None:
+        out -= stripes.fixed
+    return subtract_lines(out, stripes.deviations) if own else out
 
 
 def _nothing(grey: Grey | None, gain: float | None, offset: float | None) -> Camera:

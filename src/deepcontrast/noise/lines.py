@@ -117,14 +117,13 @@ def line_offsets(means: NDArray[Any], deviation: float) -> NDArray[np.float32]:
     return np.asarray(np.clip(offsets, -MOST * deviation, MOST * deviation), np.float32)
 
 
-def without_lines(volume: NDArray[Any], deviations: Sequence[float]) -> NDArray[np.float32]:
-    """Return a whole volume (Z, Y, X) as float32 less the offsets of its rows and columns, of these deviations."""
-    out = volume.astype(np.float32)
-    for axis, deviation in zip(AXES, deviations, strict=True):
+def subtract_lines(volume: NDArray[np.float32], deviations: Sequence[float]) -> NDArray[np.float32]:
+    """Take from a whole volume (Z, Y, X), in place, the offsets of its rows and columns, of these deviations."""
+    means = [volume.mean(axis=axis, dtype=np.float64).astype(np.float32) for axis in AXES]
+    for axis, mean, deviation in zip(AXES, means, deviations, strict=True):
         if deviation:
-            means = volume.mean(axis=axis, dtype=np.float64).astype(np.float32)
-            out -= np.expand_dims(line_offsets(means, deviation), axis)
-    return out
+            volume -= np.expand_dims(line_offsets(mean, deviation), axis)
+    return volume
 
 
 def _filtered(spectrum: Floats, level: float) -> Floats:

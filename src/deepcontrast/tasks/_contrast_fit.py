@@ -18,7 +18,7 @@ from deepcontrast.depth import SIDE, middle, structure_radius
 from deepcontrast.errors import InputError
 from deepcontrast.histogram import percentiles
 from deepcontrast.mosaic import Mosaic, find_mosaic, mosaic_of
-from deepcontrast.noise import Camera, estimate_camera, line_offsets, remove_pattern, without_lines
+from deepcontrast.noise import Camera, estimate_camera, line_offsets, remove_pattern, subtract_lines
 from deepcontrast.noise.photon_noise import WHITE
 from deepcontrast.normalize import Norm
 from deepcontrast.patches import (
@@ -229,7 +229,7 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         if pattern is not None:
             some -= pattern
         if any(camera.lines) and may:
-            some[:] = without_lines(some, camera.lines)
+            subtract_lines(some, camera.lines)
     [top] = percentiles(lambda: (plane[known] for plane, known in each_plane(planes, valid)), [99.0])
     if top <= camera.background:
         raise InputError(f"the offset {camera.background:g} is above the image, whose 99th percentile is {top:g}")
@@ -280,7 +280,7 @@ def clean(volume: NDArray[Any], fit: Fit, invalid: Invalid | None = None) -> NDA
     if fit.pattern is not None and fit.pattern.shape == image.shape[1:]:
         image = remove_pattern(image, fit.pattern)
     if any(fit.camera.lines) and _whole(image.shape[1:]) and not invalid.bordered:
-        image = without_lines(image, fit.camera.lines)
+        subtract_lines(image, fit.camera.lines)
     return fill_empty(image, invalid)
 
 
