@@ -47,6 +47,7 @@ def test_offsets_are_measured_and_most_of_them_taken_away(phantoms: dict[str, Ph
     assert (rows if axis == 2 else columns) == pytest.approx(3.0, rel=0.1)
     assert (columns if axis == 2 else rows) == 0
     assert "subtracted" in " ".join(found.notes)
+    assert found.fixed is None
     left = (subtract_lines(volume.astype(np.float32), found.deviations) - phantoms[name].raw).mean(axis=axis)
     left -= left.mean(axis=1, keepdims=True)
     assert left.std() < 0.6 * truth.std()

@@ -26,6 +26,7 @@ BESIDE = slice(2, 9)  # frequencies along a line that say how much there is with
 LEAST = 0.1  # standard deviation of offsets over that of the pixels' noise, below which they are not seen
 ALIKE = 0.5  # correlation of neighbouring planes, beyond that of distant ones, above which it is structure
 EVEN = 1 / 3  # variance of the offsets of dark pixels over that of bright ones, from which on they are not of light
+CHANCE = 4.0  # standard errors of what distant planes share, up to which it is nothing
 LOCAL = 3.0  # px over which pixels are called dark or bright
 ENOUGH = 16  # planes in which these are compared
 MOST = 4.0  # standard deviations that an offset may have; what stands out more is structure
@@ -160,7 +161,8 @@ def _variances(planes: Sequence[NDArray[Any]]) -> tuple[float, float]:
         )
         total = float(excess[height // 2 :].mean())
         enough = len(top) >= MIN_PLANES
-        shared = min(max(far, 0.0), total) if enough else 0.0
+        chance = CHANCE * total / np.sqrt(top.shape[1] * len(top) / 2)
+        shared = min(far, total) if enough and far > chance else 0.0
         structure = enough and next_one - shared > ALIKE * (total - shared)
         own.append(0.0 if structure else total - shared)
         common.append(shared)
