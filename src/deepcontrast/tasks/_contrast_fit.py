@@ -44,7 +44,7 @@ FIT_PLANES, FEWEST_PLANES = 64, 8
 """Planes, evenly spaced over all sources, that camera and scale are estimated from, at most and at least."""
 LARGE = (
     f"The planes have more than {SIDE} x {SIDE} pixels: camera, scale and blur were estimated in the window "
-    "in their middle, a fixed pattern was not looked for, and seams of a mosaic only there."
+    "in their middle, stripes and a fixed pattern were not looked for, and seams of a mosaic only there."
 )
 NOT_IN_SPACE = (
     "The network is not one in space but sees planes alone: a stack has fewer than three, or the noise of neighbouring "
