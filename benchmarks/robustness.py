@@ -12,8 +12,8 @@ nothing, the camera is estimated. What `enhance` refuses, as an offset above the
 offset - read_noise^2 / gain, stays estimated. In the rows of o' both are wrong, which no setting does.
 
 With `--oracle` every row that spoils the stack is done once more by a supervised network: of the same size and input,
-trained on the truths of three other volumes that were spoiled alike. What it loses against itself on stacks that were
-not spoiled is lost to any network of that kind.
+trained on the truths of three other volumes that were spoiled alike, each with a pattern of its own. What it loses
+against itself on stacks that were not spoiled says how much can be had back.
 
 What is done is kept in DIR/runs.jsonl, and not done again; several processes may share DIR, each with rows, phantoms
 or seeds of its own. `--set` holds for all rows; what a row tells is laid over it.

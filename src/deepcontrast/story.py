@@ -150,13 +150,11 @@ def _idle(one: Restored) -> tuple[str, ...]:
     some = slice(None, None, max(1, len(one.passes[0]) // LOOKED_AT))
     pairs = zip(one.passes[:2], one.passes[1:3], strict=False)
     changes = [change for before, after in pairs if (change := _change(before[some], after[some])) is not None]
-    limits = (IDLE, STILL)
-    idle = [change for change, limit in zip(changes, limits, strict=False) if change < limit]
+    idle = [change for change, limit in zip(changes, (IDLE, STILL), strict=False) if change < limit]
     if not idle:
         return ()
-    change = idle[0]
     return (
-        f"Caution: the network changes next to nothing ({change:.1%} of the contrast): it may not have learned. "
+        f"Caution: the network changes next to nothing ({idle[0]:.1%} of the contrast): it may not have learned. "
         "Train it again from other first weights, --set train.seed=1.",
     )
 

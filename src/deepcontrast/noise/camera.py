@@ -258,9 +258,9 @@ def _camera(
             f"In coarse structure there is as much noise as photons of {fitted * spread:.3g} grey levels each make."
         )
 
-    dark: tuple[float, float] | None = None
+    dark: tuple[float, float | None] | None = None
     if offset is not None and reason is None and line is not None and _too_low(offset, intercept, line, grey):
-        dark = (intercept, 0.0)
+        dark = (intercept, None)
         notes.append(
             f"The offset {offset:g} was given by the user, but at grey level {intercept:.5g} the noise vanishes "
             f"(standard error {line.intercept_error:.2g}), so there is no light there: it is subtracted instead."

@@ -196,13 +196,12 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     sampled, planes, valid, depth = sample_planes(sources, count, progress)
     fields = {source.frame.shape[1:] for source in sources}
     whole = all(_whole(field) for field in fields)
-    remove = params.remove_pattern and whole
     estimate = partial(
         estimate_camera,
         valid=valid,
         gain=params.gain or None,
         offset=params.offset,
-        remove_pattern=remove,
+        remove_pattern=params.remove_pattern and whole,
     )
     # Every tile of a mosaic has lines of its own, and where voxels are empty the means of lines are not known.
     striped = [source.survey.means is not None for source in sampled]
