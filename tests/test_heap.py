@@ -91,3 +91,17 @@ def test_pages_of_a_mapped_file_are_let_go_and_read_again(tmp_path: Path) -> Non
     heap.release([mapped[MIB:], np.ones(3)])
     assert resident() < before - 55 * MIB
     assert int(mapped[50 * MIB]) == 7
+
+
+@linux
+def test_inside_of_what_is_kept_memory_goes_back_while_it_is_asked_to() -> None:
+    in_a_new_process(_give_back_inside)
+
+
+def _give_back_inside() -> None:
+    with heap.given_back():
+        assert stays() < MIB
+    with heap.kept():
+        with heap.given_back():
+            assert stays() < MIB
+        assert stays() > 39 * MIB, "it is kept again afterwards"

@@ -37,21 +37,50 @@ def kept() -> Iterator[None]:
     with _lock:
         _users += 1
         if _users == 1:
-            libc.mallopt(_M_MMAP_MAX, 0)
-            libc.mallopt(_M_TRIM_THRESHOLD, -1)
-            libc.mallopt(_M_TOP_PAD, 64 * _MIB)
+            _keep(libc)
     try:
         yield
     finally:
         with _lock:
             _users -= 1
             if _users == 0:
-                libc.mallopt(_M_MMAP_MAX, 65536)
-                # glibc adapts these two to what is freed, up to this, but no more once one of them was set.
-                libc.mallopt(_M_MMAP_THRESHOLD, 32 * _MIB)
-                libc.mallopt(_M_TRIM_THRESHOLD, 64 * _MIB)
-                libc.mallopt(_M_TOP_PAD, 0)
-                libc.malloc_trim(0)
+                _give_back(libc)
+
+
+@contextmanager
+def given_back() -> Iterator[None]:
+    """Inside of :func:`kept`, let freed memory go back until the block ends.
+
+    For what is done once and takes much more than the steps around it. Outside of :func:`kept` nothing happens.
+    """
+    libc = _glibc()
+    if libc is None or not _users:
+        yield
+        return
+    with _lock:
+        _give_back(libc)
+    try:
+        yield
+    finally:
+        with _lock:
+            libc.malloc_trim(0)
+            if _users:
+                _keep(libc)
+
+
+def _keep(libc: ctypes.CDLL) -> None:
+    libc.mallopt(_M_MMAP_MAX, 0)
+    libc.mallopt(_M_TRIM_THRESHOLD, -1)
+    libc.mallopt(_M_TOP_PAD, 64 * _MIB)
+
+
+def _give_back(libc: ctypes.CDLL) -> None:
+    libc.mallopt(_M_MMAP_MAX, 65536)
+    # glibc adapts these two to what is freed, up to this, but no more once one of them was set.
+    libc.mallopt(_M_MMAP_THRESHOLD, 32 * _MIB)
+    libc.mallopt(_M_TRIM_THRESHOLD, 64 * _MIB)
+    libc.mallopt(_M_TOP_PAD, 0)
+    libc.malloc_trim(0)
 
 
 def release(maps: Iterable[object] = ()) -> None:

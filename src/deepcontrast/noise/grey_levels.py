@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepcontrast.noise.planes import Masks, Volumes, values_of
+
+PARTS = 64
+"""In which values are looked through, so that there is no second copy of all."""
 
 
 @dataclass(frozen=True)
@@ -30,23 +35,48 @@ def grey_levels(volumes: Volumes, masks: Masks) -> Grey | None:
     values = values_of(volumes, masks)
     if not values.size:
         return None
-    levels, counts = np.unique(values, return_counts=True)
-    levels = levels.astype(np.float64)
-    whole, tall = bool(np.all(levels == np.round(levels))), len(levels) > 8
-    darkest, floor, dark, median = np.percentile(values, (0.001, 0.1, 2, 50))
+    values.sort()
+    whole = all(np.array_equal(part, np.round(part)) for part in np.array_split(values, PARTS))
+    step, low, high = _step(values) if whole else 0.0, float(values[0]), float(values[-1])
+    lowest, highest = _piles(values), _piles(values, from_top=True)
+    tall = len(lowest) > 8
+    # Their order is lost here.
+    darkest, floor, dark, median = np.percentile(values, (0.001, 0.1, 2, 50), overwrite_input=True)
     return Grey(
-        low=float(levels[0]),
-        high=float(levels[-1]),
-        step=float(np.diff(levels).min()) if whole and len(levels) > 1 else 0.0,
+        low=low,
+        high=high,
+        step=step,
         # Few photons pile up as well, but then the next levels fall as steeply.
-        clipped=bool(tall and counts[0] > 10 + 3 * counts[1] and counts[1] < 2 * counts[2]),
-        saturated=bool(tall and counts[-1] > 10 + 5 * counts[-5:-1].mean()),
-        shares=(float(counts[0] / values.size), float(counts[-1] / values.size)),
+        clipped=bool(tall and lowest[0] > 10 + 3 * lowest[1] and lowest[1] < 2 * lowest[2]),
+        saturated=bool(tall and highest[0] > 10 + 5 * np.mean(highest[1:5])),
+        shares=(lowest[0] / values.size, highest[0] / values.size),
         median=float(median),
         dark=float(dark),
         floor=float(floor),
         darkest=float(darkest),
     )
+
+
+def _piles(values: NDArray[Any], *, from_top: bool = False) -> list[int]:
+    """Return how many sorted values (n,) are at each of the nine lowest or highest levels, the outermost first."""
+    counts: list[int] = []
+    low, high = 0, len(values)
+    while low < high and len(counts) < 9:
+        if from_top:
+            edge = int(np.searchsorted(values, values[high - 1], "left"))
+            counts.append(high - edge)
+            high = edge
+        else:
+            edge = int(np.searchsorted(values, values[low], "right"))
+            counts.append(edge - low)
+            low = edge
+    return counts
+
+
+def _step(values: NDArray[Any]) -> float:
+    """Return the least distance of two levels among sorted whole numbers (n,), 0 where there is one level."""
+    levels = values[np.append(True, values[1:] != values[:-1])].astype(np.float64)
+    return float(np.diff(levels).min()) if len(levels) > 1 else 0.0
 
 
 def grey_notes(grey: Grey) -> list[str]:

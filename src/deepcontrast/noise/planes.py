@@ -20,15 +20,19 @@ BAND = 128  # rows read at once where a plane is too large to be read whole
 
 def values_of(volumes: Volumes, masks: Masks) -> NDArray[Any]:
     """Return the usable values (n,) of planes, or of every few rows of them, spread evenly over the volumes."""
-    picked = []
     planes = [(i, z) for i, volume in enumerate(volumes) for z in range(volume.shape[0])]
     planes = [planes[k] for k in _evenly(len(planes))]
-    for i, z in planes:
-        plane, mask = np.asarray(volumes[i][z]), masks[i]
-        stride = 1 + plane.size * len(planes) // MAX_VOXELS
-        values = plane[::stride] if mask is None else plane[::stride][np.asarray(mask[z])[::stride]]
-        picked.append(values[np.isfinite(values)].ravel())
-    return np.concatenate(picked)
+    strides = [1 + volumes[i][z].size * len(planes) // MAX_VOXELS for i, z in planes]
+    rows = [volumes[i][z][::stride].size for (i, z), stride in zip(planes, strides, strict=True)]
+    # One array from the start: parts that are put together afterwards take their memory twice.
+    values, end = np.empty(sum(rows), np.result_type(*volumes)), 0
+    for (i, z), stride in zip(planes, strides, strict=True):
+        part, mask = np.asarray(volumes[i][z])[::stride], masks[i]
+        usable = np.isfinite(part) if mask is None else np.isfinite(part) & np.asarray(mask[z])[::stride]
+        picked = part[usable]
+        values[end : end + len(picked)] = picked
+        end += len(picked)
+    return values[:end]
 
 
 def slabs(

@@ -10,8 +10,8 @@ from deepcontrast.scale.runners import Here, Processes, Runner, Scheduler
 LOOKED_AT = 2 * 10**9
 """Bytes for looking at a stack that others share the work on."""
 
-LOOKING = 160 * 10**6
-"""Bytes that looking at a stack takes whatever its size: figures, tables, what is loaded late."""
+LOOKING = 250 * 10**6
+"""Bytes that looking at a stack takes whatever its size: figures, tables, what training loads and leaves behind."""
 
 
 @dataclass(frozen=True)

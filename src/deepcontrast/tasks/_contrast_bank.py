@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -65,12 +65,12 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
     end = 0
     for one in pieces:
         box, shape = (one.z, one.y, one.x), _shape(one)
-        planes, valid = _read(sources[one.source], volumes[one.source], box, fit, params)
+        valid = sources[one.source].valid(box)
         clear = [(y - one.y.start, x - one.x.start) for y, x in held_out[one.source]]
         found = corners(valid, shape, fit.patch, spacing, clear) + np.array([len(start), 0, 0])
         rows.append(found[trained[found[:, 0]]])
-        for name, image in images.items():
-            image[end : end + math.prod(shape)] = planes[name].flatten()
+        for name, planes in _read(sources[one.source], volumes[one.source], box, names, fit, params):
+            images[name][end : end + math.prod(shape)].view(shape).copy_(planes)
         start += [end + n * shape[1] * shape[2] for n in range(shape[0])]
         width += [shape[2]] * shape[0]
         depth += sources[one.source].depth[one.z].tolist()
@@ -96,7 +96,7 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
         held = cut(bank, torch.tensor([(first[i] + z, y, x) for i, z, y, x in places]), fit.patch)
     else:
         patches = [
-            _held(sources[i], volumes[i], z, patch_box(z, y, x, fit.patch), fit, params) for i, z, y, x in places
+            _held(sources[i], volumes[i], z, patch_box(z, y, x, fit.patch), names, fit, params) for i, z, y, x in places
         ]
         held = {name: torch.stack([patch[name] for patch in patches]) for name in names}
     return replace(bank, validation=held)
@@ -115,9 +115,9 @@ def blur_planes(image: Tensor, sigma: float, valid: Tensor | None) -> Tensor:
 
 
 def _read(
-    source: Source, volume: Cleaned, box: Box, fit: Fit, params: Params
-) -> tuple[dict[str, Tensor], NDArray[np.bool_] | None]:
-    """Return raw, haze and weight of a box (Z, Y, X) of a source, and its valid voxels (``None``: all)."""
+    source: Source, volume: Cleaned, box: Box, names: Sequence[str], fit: Fit, params: Params
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the images of a box (Z, Y, X) of a source by their names, one after the other: of large planes each is."""
     z, y, x = box
     reach = int(4 * fit.sigma + 0.5)  # where SciPy cuts a Gaussian
     _, height, width = source.frame.shape
@@ -127,23 +127,26 @@ def _read(
     )
     inner = within((y, x), around)
     image = torch.from_numpy(volume[z, *around])
+    yield "raw", image[:, *inner]
     valid = source.valid((z, *around))
     known = None if valid is None else torch.from_numpy(valid)
-    names = zip(hazes_of(fit), fit.sigmas, strict=True)
-    found = {name: blur_planes(image, sigma, known)[:, *inner] for name, sigma in names}
-    image, valid = image[:, *inner], None if valid is None else valid[:, *inner]
-    weight = torch.ones_like(image) if valid is None else torch.from_numpy(valid).float()
-    if params.balance:
-        weight = weight * _dimness(source.depth[z], fit)[:, None, None]
-    return {"raw": image, "weight": weight, **found}, valid
+    for name, sigma in zip(hazes_of(fit), fit.sigmas, strict=True):
+        yield name, blur_planes(image, sigma, known)[:, *inner]
+    if "weight" in names:
+        weight = torch.ones_like(image) if known is None else known.float()
+        if params.balance:
+            weight *= _dimness(source.depth[z], fit)[:, None, None]
+        yield "weight", weight[:, *inner]
 
 
-def _held(source: Source, volume: Cleaned, z: int, box: Box, fit: Fit, params: Params) -> dict[str, Tensor]:
+def _held(
+    source: Source, volume: Cleaned, z: int, box: Box, names: Sequence[str], fit: Fit, params: Params
+) -> dict[str, Tensor]:
     """Return a held-out patch of a plane with its neighbours, each image (C, Y, X)."""
     around = layers(len(source.depth), fit.layers)[z]
     planes = slice(int(around.min()), int(around.max()) + 1)
-    images, _ = _read(source, volume, (planes, *box[1:]), fit, params)
-    return {name: image[around - planes.start] for name, image in images.items()}
+    images = _read(source, volume, (planes, *box[1:]), names, fit, params)
+    return {name: image[around - planes.start] for name, image in images}
 
 
 def _dimness(depth: NDArray[np.float64], fit: Fit) -> Tensor:

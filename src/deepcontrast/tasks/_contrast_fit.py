@@ -356,7 +356,8 @@ def _even(
             height, width = sources[own[0]].frame.shape[1:]
             y, x = middle((height, width))
             for i in own:
-                planes[i][:] = mosaic.even(planes[i], slice(0, mosaic.shape[0]), slice(0, mosaic.shape[1]))
+                for plane in planes[i]:
+                    plane[:] = mosaic.even(plane, slice(0, mosaic.shape[0]), slice(0, mosaic.shape[1]))
             found[stack] = mosaic.window(slice(-y.start, height - y.start), slice(-x.start, width - x.start))
     return found
 

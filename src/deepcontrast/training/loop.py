@@ -203,7 +203,8 @@ def _rounds(learner: Learner, sources: Sequence[Source], start: int) -> Iterator
     length = learner.config.task.get("round_steps", total)
     while start < total:
         round, seed = start // length, seed_of(*learner.seed, 3)
-        bank = learner.task.prepare(sources, learner.fit, learner.config, seed=seed, round=round)
+        with heap.given_back():
+            bank = learner.task.prepare(sources, learner.fit, learner.config, seed=seed, round=round)
         end = total if bank.complete else min(total, (round + 1) * length)
         bank = bank.to(learner.data_device)
         yield range(start, end), bank
