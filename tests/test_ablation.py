@@ -293,3 +293,12 @@ def test_a_part_of_the_depth_below_the_raw_is_named() -> None:
     assert {row[table.columns.index("closed")] for row in table.rows} == {None}
     said = ablation.sentences(runs)
     assert said == ("'recipe' is below the raw in a score of a fifth of the depth: tissue -0.050.",)
+
+
+@pytest.mark.parametrize("recipe", ["contrast", "fast", "best"])
+def test_every_recipe_has_ideas_to_try(recipe: str) -> None:
+    ideas = ablation.ideas_of(load_recipe(recipe))
+    assert list(ideas) == [*ablation.STEPS, recipe, *ablation.BESIDE, "oracle"]
+    in_planes = [name for name, config in ideas.items() if config.net.context == 0]
+    assert in_planes == ["published pairing", "photons shared out", "mean-seeking loss"]
+    assert all(ideas[name].net.dims == 2 for name in in_planes)

@@ -48,8 +48,8 @@ OTHERS = 3
 
 STEPS: Mapping[str, tuple[str, ...]] = {
     PUBLISHED: PAIR,
-    "photons shared out": ("train.loss=mae", "task.widths=[1]", "net.context=0"),
-    "mean-seeking loss": ("task.widths=[1]", "net.context=0"),
+    "photons shared out": ("train.loss=mae", "task.widths=[1]", "net.context=0", "net.dims=2"),
+    "mean-seeking loss": ("task.widths=[1]", "net.context=0", "net.dims=2"),
     "neighbouring planes": ("task.widths=[1]",),
 }
 """Settings over those of the recipe; each adds one idea to the one before, and the recipe adds the haze's widths.
