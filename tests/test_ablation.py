@@ -34,6 +34,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ablation, "PHANTOMS", ("tissue", "spots"))
     monkeypatch.setattr(ablation, "FILTERS", ("band_pass_3d",))
     monkeypatch.setattr(ablation, "TUNED", {})
+    monkeypatch.setattr(ablation, "TUNED_ON_OTHERS", {})
     monkeypatch.setattr(_figures, "png_bytes", lambda figure: PNG + bytes(len(figure.subfigs)))
 
 
@@ -302,3 +303,25 @@ def test_every_recipe_has_ideas_to_try(recipe: str) -> None:
     in_planes = [name for name, config in ideas.items() if config.net.context == 0]
     assert in_planes == ["published pairing", "photons shared out", "mean-seeking loss"]
     assert all(ideas[name].net.dims == 2 for name in in_planes)
+
+
+def test_a_filter_is_tuned_on_its_own_truth_or_on_those_of_others(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = ablation.simulate("tissue", 3, 25.0, "near")
+    others = [one for one in stack.others() if isinstance(one, ablation.Simulated)]
+    band_pass = ablation.registry.load("baselines", "band_pass_3d")
+
+    def best(one: ablation.Simulated) -> Any:
+        """Return what suits a volume best, as this test has it: a narrow Gaussian its own, a wide one the others."""
+        return band_pass(one.stack.volume().astype(np.float32), low=1.0 if one is stack else 2.0)
+
+    def scores(result: Any, made: Any) -> Any:
+        one = next(one for one in (stack, *others) if one.made is made)
+        return [{"iou": -float(np.abs(result - best(one)).mean())}]
+
+    monkeypatch.setattr(ablation.Simulated, "others", lambda self: others)
+    monkeypatch.setattr(ablation, "scored", scores)
+    monkeypatch.setattr(ablation, "TUNED", {"own": "band_pass_3d"})
+    monkeypatch.setattr(ablation, "TUNED_ON_OTHERS", {"others'": "band_pass_3d"})
+    np.testing.assert_array_equal(ablation._filtered("own", stack), best(stack))
+    wide = band_pass(stack.stack.volume().astype(np.float32), low=2.0)
+    np.testing.assert_array_equal(ablation._filtered("others'", stack), wide)

@@ -62,6 +62,8 @@ BESIDE: Mapping[str, tuple[str, ...]] = {"with bias": ("net.bias=true",)}
 FILTERS = ("band_pass_2d", "band_pass_3d", "richardson_lucy")
 TUNED = {"band_pass_2d, tuned": "band_pass_2d", "band_pass_3d, tuned": "band_pass_3d"}
 """Filters with the settings that suit this volume's truth best, which no user knows."""
+TUNED_ON_OTHERS = {"band_pass_3d, tuned on others": "band_pass_3d"}
+"""Filters with the settings that suit best the three volumes that the oracle learns from: they know what it knows."""
 RADIUS = 4.0
 """Half the width of the structures in pixels, about."""
 SHOWN = (RAW, "band_pass_3d", PUBLISHED, ORACLE)
@@ -92,7 +94,7 @@ class Simulated(Subject):
     def title(self) -> str:
         return f"{self.name} {self.seed} ({self.light:g} photons, {self.scatter})"
 
-    def others(self) -> list[Subject]:
+    def others(self) -> list[Simulated]:
         """Return stacks of the same kind from other seeds."""
         return [simulate(self.name, 1000 + 10 * (self.seed or 0) + n, self.light, self.scatter) for n in range(OTHERS)]
 
@@ -146,7 +148,7 @@ def ablation(
     Source: DeepContrast, whose recipe is the first line; baselines as in :mod:`deepcontrast.baselines`.
     """
     ideas = chosen(config, only)
-    methods = [RAW, *FILTERS, *TUNED, *ideas]
+    methods = [RAW, *FILTERS, *TUNED, *TUNED_ON_OTHERS, *ideas]
     stacks = [stack for stack in subjects if isinstance(stack, Simulated) and stack.seed in seeds]
     folder.mkdir(exist_ok=True)
     runs: list[Run] = []
@@ -206,7 +208,7 @@ def ideas_of(config: Config) -> dict[str, Config]:
     Raises:
         InputError: the recipe has the name of something else.
     """
-    if config.recipe in (RAW, ORACLE, TRUTH, *FILTERS, *TUNED, *STEPS, *BESIDE):
+    if config.recipe in (RAW, ORACLE, TRUTH, *FILTERS, *TUNED, *TUNED_ON_OTHERS, *STEPS, *BESIDE):
         raise InputError(
             f"a recipe named '{config.recipe}' would be taken for the method of that name; rename its file"
         )
@@ -279,20 +281,28 @@ def _results(name: str, stack: Simulated, config: Config | None, device: str) ->
 
 def _filtered(name: str, stack: Simulated) -> Volume:
     """Return the raw or what a filter makes of it: as a user would set it, or with the best of all settings."""
-    image = stack.stack.volume().astype(np.float32)
+    image = _raw(stack)
     if name == RAW:
         return image
-    filtered = TUNED.get(name, name)
+    filtered = {**TUNED, **TUNED_ON_OTHERS}.get(name, name)
     module, function = registry.module("baselines", filtered), registry.load("baselines", filtered)
-    if name in TUNED:
-        every = (function(image, **choice) for choice in module.CHOICES)
-        best: Volume = max(every, key=lambda one: _mean(scored(one, stack.made)))
+    if filtered != name:
+        known = [stack] if name in TUNED else stack.others()
+
+        def suits(choice: Mapping[str, Any]) -> float:
+            return float(np.mean([_mean(scored(function(_raw(one), **choice), one.made)) for one in known]))
+
+        best: Volume = function(image, **max(module.CHOICES, key=suits))
         return best
     optics = stack.made.optics
     read_noise, offset, gain = (float(number or 0) for number in (optics.read_noise, optics.offset, optics.gain))
     scene = Scene(RADIUS, 1.0, read_noise, offset, gain, optics)
     made: Volume = function(image, **module.suggested(scene))
     return made
+
+
+def _raw(stack: Simulated) -> Volume:
+    return stack.stack.volume().astype(np.float32)
 
 
 def _mixed(network: Network, source: Source, raw: Volume, passes: Sequence[Volume]) -> Volume:
