@@ -29,6 +29,7 @@ from deepcontrast.errors import Cancelled, InputError
 from deepcontrast.io import open_stack, read_attributes, write_stack
 from deepcontrast.jobs.images import Reading
 from deepcontrast.jobs.predict import predict_images, predict_stack
+from deepcontrast.jobs.shards import plan_shards
 from deepcontrast.model import Channel, Model, load_model, save_model
 from deepcontrast.progress import Event
 from deepcontrast.recipe import load_recipe
@@ -235,6 +236,27 @@ def test_the_plan_is_said_and_nothing_is_done(folder: Path, tmp_path: Path, caps
         [err] = capsys.readouterr().err.splitlines()
         assert line in err
     assert not list(tmp_path.iterdir())
+
+
+def test_shards_become_smaller_where_no_tile_fits_beside_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Allowed(Resources):
+        def memory_of_one(self, device: str) -> int:
+            return self.memory or 0
+
+    def shard(memory: int) -> int:
+        return int(np.prod(plan_shards(models, stack, "cpu", Allowed(memory))["shard"]))
+
+    models = [load_model(folder / "m.safetensors")]
+    movie = np.broadcast_to(np.zeros((), np.uint16), (2, 64, 512, 512))
+    stack = Stack(movie, "CZYX")
+    monkeypatch.setattr("deepcontrast.prediction.plan.resident", lambda: 0)
+    with pytest.raises(InputError, match=r"the least that works is --memory \d+MB") as caught:
+        shard(10**8)
+    least = int(str(caught.value).split("--memory ")[1].split("MB")[0]) * 10**6
+    assert shard(least) < shard(2 * least)
+    assert shard(2 * least) < shard(4 * least)
+    with pytest.raises(InputError, match="memory"):
+        shard(least - 2 * 10**7)
 
 
 def test_a_result_knows_what_it_is_the_result_of(

@@ -10,6 +10,7 @@ import numpy as np
 
 from deepcontrast import registry
 from deepcontrast.accept import check_survey
+from deepcontrast.errors import InputError
 from deepcontrast.jobs.say import Say
 from deepcontrast.model import Model
 from deepcontrast.prediction import Plan
@@ -47,12 +48,19 @@ def plan_shards(models: Sequence[Model], stack: Stack, device: str, resources: R
     members = open_members(task, models, 0, device)
     halo = np.max([task.geometry(m.nets[0], m.fit, m.config).halo for m in members], axis=0).tolist()
     shape = stack.frame().shape
-    shard = shard_lengths(stack, halo, memory // 2)
-    if device == "cpu":
-        memory -= HELD * int(np.prod(np.minimum(shard, shape)))
-    else:
-        memory = resources.memory_of_one(device)
-    plans = plan_members(task, members, shape, device=device, memory=memory, block=shard)
+    smallest, part = shard_lengths(stack, halo, 0), 2
+    while True:
+        shard = shard_lengths(stack, halo, memory // part)
+        held = HELD * int(np.prod(np.minimum(shard, shape))) if device == "cpu" else 0
+        left = memory - held if device == "cpu" else resources.memory_of_one(device)
+        try:
+            plans = plan_members(task, members, shape, device=device, memory=left, besides=held, block=shard)
+            break
+        except InputError:
+            # A tile of the network cannot be as small as one likes, a shard can.
+            if shard == smallest:
+                raise
+            part *= 2
     return {"shard": list(shard), "tiles": [plan.encode() for plan in plans]}
 
 

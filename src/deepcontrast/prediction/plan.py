@@ -98,6 +98,7 @@ def make_plan(
     *,
     device: str = "cpu",
     memory: int | None = None,
+    besides: int = 0,
     block: Sequence[int] | None = None,
 ) -> Plan:
     """Return how a volume of a shape (Z, Y, X) is predicted cheapest in the memory there is.
@@ -113,6 +114,7 @@ def make_plan(
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
         memory: bytes it may take, besides what the process holds already; by default what
             :func:`deepcontrast.compute.memory.spare` says.
+        besides: bytes that were set aside from what the user allows; counted where it is said how much would do.
         block: shape of the pieces that are asked for one by one later (shards), so that no tile serves two of them.
 
     Raises:
@@ -130,7 +132,7 @@ def make_plan(
 
     least, need = laid(geometry.step)
     if need > given:
-        held = resident() if kind == "cpu" else 0
+        held = besides + (resident() if kind == "cpu" else 0)
         raise InputError(
             f"memory: the smallest tile takes {describe_bytes(need)}, {describe_bytes(max(0, given))} are left; "
             f"the least that works is --memory {-(-(need + held) // 10**7) * 10}MB for each process"

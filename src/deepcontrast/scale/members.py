@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,10 +65,18 @@ def open_members(task: Any, models: Sequence[Model], c: int, device: str) -> lis
 
 
 def plan_members(
-    task: Any, members: Sequence[Member], shape: Sequence[int], *, device: str, memory: int, block: Sequence[int]
+    task: Any,
+    members: Sequence[Member],
+    shape: Sequence[int],
+    *,
+    device: str,
+    memory: int,
+    besides: int = 0,
+    block: Sequence[int],
 ) -> list[Plan]:
     """Return how each member will be applied to volumes (Z, Y, X), block by block; see :func:`make_plan`."""
-    return [make_plan(task, m.nets, shape, m.fit, m.config, device=device, memory=memory, block=block) for m in members]
+    plan = partial(make_plan, task, device=device, memory=memory, besides=besides, block=block)
+    return [plan(nets=one.nets, shape=shape, fit=one.fit, config=one.config) for one in members]
 
 
 def restore(
