@@ -103,5 +103,8 @@ def _give_back_inside() -> None:
         assert stays() < MIB
     with heap.kept():
         with heap.given_back():
-            assert stays() < MIB
+            with heap.given_back(), heap.kept():
+                pass
+            assert stays() < MIB, "an inner block ended the outer one"
         assert stays() > 39 * MIB, "it is kept again afterwards"
+    assert stays() < MIB

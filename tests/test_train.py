@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from deepcontrast import registry
+from deepcontrast.compute import heap
 from deepcontrast.config import Config, Train
 from deepcontrast.depth import depths
 from deepcontrast.errors import Cancelled
@@ -111,3 +113,24 @@ def test_learning_rate_follows_its_schedule(schedule: Any) -> None:
         assert rate(0, [1.0 / (i + 1) for i in range(30)]) == 1.0
     else:
         assert rate(99, [1.0] * 50) == 1.0
+
+
+def test_memory_goes_back_while_a_bank_is_made(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, sources, fit, config = prepared
+    done: list[str] = []
+
+    @contextmanager
+    def given_back() -> Iterator[None]:
+        done.append("begin")
+        yield
+        done.append("end")
+
+    def prepare(*of: Any, **options: Any) -> Any:
+        done.append("prepare")
+        return original(*of, **options)
+
+    original = task.prepare
+    monkeypatch.setattr(heap, "given_back", given_back)
+    monkeypatch.setattr(task, "prepare", prepare)
+    train(task, sources, fit, config)
+    assert done == ["begin", "prepare", "end"]

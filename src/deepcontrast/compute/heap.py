@@ -16,7 +16,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
 _MIB = 2**20
 
 _lock = threading.Lock()
-_users = 0
+_users = _returners = 0
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def kept() -> Iterator[None]:
     global _users
     with _lock:
         _users += 1
-        if _users == 1:
+        if _users == 1 and not _returners:
             _keep(libc)
     try:
         yield
@@ -51,20 +51,25 @@ def kept() -> Iterator[None]:
 def given_back() -> Iterator[None]:
     """Inside of :func:`kept`, let freed memory go back until the block ends.
 
-    For what is done once and takes much more than the steps around it. Outside of :func:`kept` nothing happens.
+    For what is done once and takes much more than the steps around it. Blocks may nest and run in several threads;
+    while there is one, what other threads free goes back too. Outside of :func:`kept` nothing happens.
     """
     libc = _glibc()
-    if libc is None or not _users:
+    if libc is None:
         yield
         return
+    global _returners
     with _lock:
-        _give_back(libc)
+        _returners += 1
+        if _users and _returners == 1:
+            _give_back(libc)
     try:
         yield
     finally:
         with _lock:
-            libc.malloc_trim(0)
-            if _users:
+            _returners -= 1
+            if _users and _returners == 0:
+                libc.malloc_trim(0)
                 _keep(libc)
 
 

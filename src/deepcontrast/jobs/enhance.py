@@ -224,7 +224,9 @@ def _space(stacks: Iterable[Stack], passes: int) -> int:
 
 def _bank_mb(memory: int | None) -> int | None:
     """Return the room for the planes that are trained on which leaves the rest of the training its own."""
-    return None if memory is None else max(1, int(BANK * memory / 1e6))
+    if memory is None:
+        return None
+    return max(1, int(min(BANK * memory, memory - resident() - LOOKING) / 1e6))
 
 
 def _bounded(config: Config, bank_mb: int | None) -> Config:

@@ -23,9 +23,9 @@ def values_of(volumes: Volumes, masks: Masks) -> NDArray[Any]:
     planes = [(i, z) for i, volume in enumerate(volumes) for z in range(volume.shape[0])]
     planes = [planes[k] for k in _evenly(len(planes))]
     strides = [1 + volumes[i][z].size * len(planes) // MAX_VOXELS for i, z in planes]
-    rows = [volumes[i][z][::stride].size for (i, z), stride in zip(planes, strides, strict=True)]
+    sizes = [volumes[i][z][::stride].size for (i, z), stride in zip(planes, strides, strict=True)]
     # One array from the start: parts that are put together afterwards take their memory twice.
-    values, end = np.empty(sum(rows), np.result_type(*volumes)), 0
+    values, end = np.empty(sum(sizes), np.result_type(*volumes)), 0
     for (i, z), stride in zip(planes, strides, strict=True):
         part, mask = np.asarray(volumes[i][z])[::stride], masks[i]
         usable = np.isfinite(part) if mask is None else np.isfinite(part) & np.asarray(mask[z])[::stride]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deepcontrast.compute.memory import resident, spare
+from deepcontrast.compute.memory import available, resident, spare
 from deepcontrast.scale.runners import Here, Processes, Runner, Scheduler
 
 LOOKED_AT = 2 * 10**9
@@ -54,7 +54,9 @@ class Resources:
 
         Where others share the work an excerpt will do, so that they get their share.
         """
-        room = spare("cpu", self.memory) - LOOKING
+        room = spare("cpu", self.memory)
+        # Of the machine's memory half is left as it is in any case.
+        room = min(room, available() - LOOKING) if self.memory is None else room - LOOKING
         return min(room, LOOKED_AT) if self.shared else room
 
     def memory_of_one(self, device: str) -> int:

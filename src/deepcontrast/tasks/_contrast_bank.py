@@ -65,12 +65,14 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
     end = 0
     for one in pieces:
         box, shape = (one.z, one.y, one.x), _shape(one)
-        valid = sources[one.source].valid(box)
+        valid: NDArray[np.bool_] | None = None
+        for name, planes in _read(sources[one.source], volumes[one.source], box, names, fit, params):
+            images[name][end : end + math.prod(shape)].view(shape).copy_(planes)
+            if name == "weight":
+                valid = planes.numpy() > 0
         clear = [(y - one.y.start, x - one.x.start) for y, x in held_out[one.source]]
         found = corners(valid, shape, fit.patch, spacing, clear) + np.array([len(start), 0, 0])
         rows.append(found[trained[found[:, 0]]])
-        for name, planes in _read(sources[one.source], volumes[one.source], box, names, fit, params):
-            images[name][end : end + math.prod(shape)].view(shape).copy_(planes)
         start += [end + n * shape[1] * shape[2] for n in range(shape[0])]
         width += [shape[2]] * shape[0]
         depth += sources[one.source].depth[one.z].tolist()
@@ -117,7 +119,11 @@ def blur_planes(image: Tensor, sigma: float, valid: Tensor | None) -> Tensor:
 def _read(
     source: Source, volume: Cleaned, box: Box, names: Sequence[str], fit: Fit, params: Params
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield the images of a box (Z, Y, X) of a source by their names, one after the other: of large planes each is."""
+    """Yield raw, hazes and, where ``names`` has it, the weight of a box (Z, Y, X) of a source, with their names.
+
+    One after the other: all of them together would take several times the memory of the planes. The weight is 0 where a
+    voxel is invalid.
+    """
     z, y, x = box
     reach = int(4 * fit.sigma + 0.5)  # where SciPy cuts a Gaussian
     _, height, width = source.frame.shape
