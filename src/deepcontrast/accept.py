@@ -9,11 +9,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deepcontrast import registry
+from deepcontrast.config import Config
 from deepcontrast.depth import find_surface
 from deepcontrast.errors import InputError
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.stack import Stack
 from deepcontrast.valid import Survey, survey
+
+
+def check_unpaired(config: Config) -> None:
+    """Refuse a recipe that learns from pairs, where there is no truth to learn from.
+
+    Raises:
+        InputError: says so.
+    """
+    if registry.load("tasks", config.task_name).PAIRED:
+        raise InputError(
+            f"recipe '{config.recipe}' learns from pairs of images: `deepcontrast train {config.recipe} --input LOW "
+            "--target HIGH`, then `deepcontrast predict`"
+        )
 
 
 def check_stacks(stacks: Sequence[Stack], progress: Progress = silent) -> None:

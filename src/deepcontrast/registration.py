@@ -68,7 +68,9 @@ def _structures(plane: NDArray[np.generic]) -> NDArray[np.float64]:
 def _shift(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
     window = np.outer(*(np.hanning(n + 2)[1:-1] for n in one.shape))
     # The normalised form, phases alone, finds noise as worthy as structure.
-    found = phase_cross_correlation(other * window, one * window, upsample_factor=UPSAMPLED, normalization=None)[0]
+    found = phase_cross_correlation(  # type: ignore[no-untyped-call]
+        other * window, one * window, upsample_factor=UPSAMPLED, normalization=None
+    )[0]
     return -np.asarray(found, np.float64)
 
 
