@@ -142,6 +142,7 @@ def enhance(
         if unused or recipe != "contrast":
             raise InputError(f"{unused[0] if unused else 'recipe'} has no effect with a restorer, which brings its own")
         config = restorer.model.config.model_copy(update={"predict": config.predict})
+    accept.check_unpaired(config)
     folder = Path(tempfile.mkdtemp(prefix="deepcontrast-"))
     try:
         found = enhancing.enhance(

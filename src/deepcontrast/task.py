@@ -194,12 +194,12 @@ class Task(Protocol):
         """Return input, target and weight (N, 1, Y, X) of a batch, with fresh noise."""
 
     def degrade(self, source: Source, fit: Any, config: Config, generator: torch.Generator) -> NDArray[np.float32]:
-        """Return what training shows the network, of a whole volume (Z, Y, X), in grey levels."""
+        """Return what training shows the network, of a whole volume (Z, Y, X), in grey levels; not of pairs."""
 
     def example(
         self, source: Source, z: int, fit: Any, config: Config
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return a plane and its degradation, (Y, X) each, in grey levels, for the report."""
+        """Return a plane and its degradation, (Y, X) each, in grey levels, for the report; not of pairs."""
 
     def build(self, fit: Any, config: Config) -> nn.Module:
         """Return the network, its weights not yet set."""

@@ -29,7 +29,7 @@ from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.stack import Frame
 from deepcontrast.task import Bank, Source
 from deepcontrast.tasks._planes import applied, build, geometry, layers_of
-from deepcontrast.valid import Box, Invalid, Survey, fill_empty, find_invalid, survey
+from deepcontrast.valid import EMPTY, Box, Invalid, Survey, codes, fill_empty, find_invalid
 
 __all__ = [
     "PAIRED",
@@ -38,8 +38,6 @@ __all__ = [
     "build",
     "clean",
     "cleaned",
-    "degrade",
-    "example",
     "fit",
     "geometry",
     "normed",
@@ -132,8 +130,7 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     norms, targets = [], []
     for n, source in enumerate(sources):
         norms.append(measure(source.frame, source.survey, params.norm, params.low, params.high))
-        truth = source.truth
-        targets.append(measure(truth, survey(truth), params.norm, params.low, params.high))
+        targets.append(measure(source.truth, None, params.norm, params.low, params.high))
         progress(Event("fit", n + 1, len(sources)))
     shapes = {id(s.stack): (s.stack.size("Y"), s.stack.size("X")) for s in sources}
     patch = min(patch_size(shape, config.train.patch, 2**config.net.depth) for shape in shapes.values())
@@ -154,18 +151,26 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     )
 
 
-def measure(frame: Frame, known: Survey, kind: str, low: float, high: float) -> Norm:
-    """Return the norm of an image (Z, Y, X) by itself; planes are read one after the other.
+def measure(frame: Frame, known: Survey | None, kind: str, low: float, high: float) -> Norm:
+    """Return the norm of an image (Z, Y, X) without its empty voxels; planes are read one by one.
+
+    Without a survey every voxel counts.
 
     Source: CARE supplement, equation 2.1, for percentiles.
 
     Raises:
         InputError: all of it is one value.
     """
-    planes = [z for z in range(len(frame)) if known.seen[z] and not known.blank[z]]
+    planes = [z for z in range(len(frame)) if known is None or (known.seen[z] and not known.blank[z])]
 
     def parts() -> Iterator[NDArray[Any]]:
-        return (np.asarray(frame[z]).ravel() for z in planes)
+        for z in planes:
+            plane = np.asarray(frame[z])
+            if known is None or known.all_valid:
+                yield plane.ravel()
+            else:
+                whole = slice(z, z + 1), slice(0, plane.shape[0]), slice(0, plane.shape[1])
+                yield plane[codes(frame, known, whole)[0] != EMPTY]
 
     if kind == "percentile":
         bottom, top = percentiles(parts, (low, high))
@@ -223,7 +228,7 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
         if fit.per_image:
             norm, target = (
                 measure(frame, known, fit.kind, fit.low, fit.high)
-                for frame, known in ((source.frame, source.survey), (source.truth, survey(source.truth)))
+                for frame, known in ((source.frame, source.survey), (source.truth, None))
             )
         least = -np.inf
         if params.foreground:
@@ -269,16 +274,6 @@ def sample(
 def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str, Tensor]:
     """Apply the network once to a tile in grey levels: (Z + 2 context, Y, X), of which (Z, Y, X) are restored."""
     return {"mean": fit.target.invert(applied(net, tile, fit))}
-
-
-def degrade(source: Source, fit: Fit, config: Config, generator: torch.Generator) -> NDArray[np.float32]:
-    """Return what training shows the network: the input itself, in grey levels."""
-    return clean(source.volume(), fit, source.invalid)
-
-
-def example(source: Source, z: int, fit: Fit, config: Config) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return a plane of the target and of the input, (Y, X) each, in their own grey levels."""
-    return np.asarray(source.truth[z], np.float32), cleaned(source.frame, fit, source.survey)[z]
 
 
 def _median(norms: Sequence[Norm]) -> Norm:
