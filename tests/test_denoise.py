@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+import deepcontrast as dc
 from deepcontrast.cli import run
 from deepcontrast.config import Config
+from deepcontrast.errors import InputError
 from deepcontrast.io import open_stack, write_stack
 from deepcontrast.jobs.predict import predict_stack
 from deepcontrast.learning import learn
@@ -192,8 +194,9 @@ def test_wrong_uses_are_refused_in_one_line(tmp_path: Path, capsys: pytest.Captu
     given = folders(tmp_path, (0,))
     out = ["--out", str(tmp_path / "m.safetensors")]
     for command, words in (
-        (["train", "care", *given[:2], *out], "learns from pairs of images; give --target"),
+        (["train", "care", *given[:2], *out], "learns from pairs of images; give a target"),
         (["train", "contrast", *given, *out], "learns from the images alone"),
+        (["train", "contrast", *given[:2], "--register", *out], "--register shifts targets"),
         (["enhance", given[1], "--recipe", "care", "--out", str(tmp_path / "e")], "`deepcontrast train care"),
         (
             ["degrade", f"{given[1]}/cell0.tif", "--recipe", "care", "--out", str(tmp_path / "d.tif")],
@@ -215,3 +218,15 @@ def test_the_numbers_come_back_from_the_model_file(tmp_path: Path) -> None:
     assert (fit.kind, fit.low, fit.high, fit.per_image) == ("percentile", 1.0, 99.8, True)
     values = [np.asarray(pair(seed)[1].array, float) for seed in (0, 1, 2)]
     assert fit.target.offset == pytest.approx(np.median([np.percentile(v, 1) for v in values]))
+
+
+def test_pairs_are_trained_on_from_python() -> None:
+    pairs = [pair(seed) for seed in (0, 1)]
+    settings = {key: value for key, _, value in (setting.partition("=") for setting in TINY)}
+    settings = {key: value if key == "train.precision" else int(value) for key, value in settings.items()}
+    given, targets = [one for one, _ in pairs], [other for _, other in pairs]
+    restorer = dc.train(given, "care", targets=targets, settings=settings)
+    assert restorer.model.task == "denoise"
+    assert restorer.predict(given[0]).shape == given[0].shape
+    with pytest.raises(InputError, match="given 2 images and 1 targets"):
+        dc.train(given, "care", targets=targets[0], settings=settings)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from deepcontrast.accept import check_volume
+from deepcontrast.accept import check_pairs
 from deepcontrast.errors import InputError
 from deepcontrast.io import stem
 from deepcontrast.jobs.images import Reading, list_images
@@ -55,16 +55,8 @@ def open_pairs(
     for file, truth in matched(list_images(inputs), list_images(targets)):
         image, target = reading.open(file), reading.open(truth)
         describe_stack(image, say)
-        if image.shape != target.shape or image.axes != target.axes:
-            raise InputError(
-                f"'{truth}' is {target.axes} {target.shape}, its input '{file}' is {image.axes} {image.shape}; "
-                "accepted: pairs of one shape"
-            )
-        for stack in (image, target):
-            for t in range(stack.size("T")):
-                for c in range(stack.size("C")):
-                    check_volume(stack.frame(t, c), stack.source)
         pairs.append(Pair((file, truth), image, target))
+    check_pairs([pair.image for pair in pairs], [pair.target for pair in pairs])
     for n, pair in enumerate(pairs):
         _check_order(pair)
         if len(pairs) > 1:

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deepcontrast import __version__, registry
-from deepcontrast.accept import check_stacks, choose_device, surfaced
+from deepcontrast import __version__
+from deepcontrast.accept import check_paired, check_stacks, choose_device, surfaced
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
 from deepcontrast.io import fingerprint
@@ -48,11 +48,9 @@ def train_images(
     if out.suffix != ".safetensors":
         raise InputError(f"output '{out}' must end in .safetensors")
     where = choose_device(device)
-    if registry.load("tasks", config.task_name).PAIRED:
-        if not targets:
-            raise InputError(f"recipe '{config.recipe}' learns from pairs of images; give --target for every --input")
-    elif targets or register:
-        raise InputError(f"recipe '{config.recipe}' learns from the images alone; leave out --target and --register")
+    check_paired(config, bool(targets))
+    if register and not targets:
+        raise InputError("--register shifts targets; there are none")
     inputs = [*paths, *targets]
     images = _Images(paths, targets, reading, register)
     with distributed.joined(where):
