@@ -26,6 +26,7 @@ TINY = (
     # Else every training begins with a trial of a second.
     "train.precision=float32",
     "predict.iterations=2",
+    "predict.orientations=1",
 )
 """Settings of a network that trains in about a second."""
 

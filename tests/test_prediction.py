@@ -190,6 +190,28 @@ def test_an_ensemble_gives_the_mean_of_its_networks() -> None:
 # The plan
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_planes_are_restored_in_several_orientations(dims: int) -> None:
+    net, task, volume = net_of(2, dims), Plain(dims), noise(4, 40, 56)
+
+    def restored(image: Volume, orientations: int) -> Volume:
+        # Of whole numbers of steps, so that all orientations are extended alike.
+        limit = tile_limit(2048 if dims == 2 else 2**16, orientations=orientations)
+        return run(np.ascontiguousarray(image), net, task, limit)[0]
+
+    half = slice(None), slice(None, None, -1), slice(None, None, -1)
+    mirrored = slice(None), slice(None), slice(None, None, -1)
+    alone = restored(volume, 1)
+    assert np.abs(alone - restored(volume[half], 1)[half]).max() > 1e-2, "the network knows no direction"
+    np.testing.assert_allclose(restored(volume, 2), (alone + restored(volume[half], 1)[half]) / 2, atol=1e-5)
+    both = restored(volume, 2), restored(volume[mirrored], 2)[mirrored]
+    np.testing.assert_allclose(restored(volume, 4), (both[0] + both[1]) / 2, atol=1e-5)
+    np.testing.assert_allclose(restored(volume, 4), restored(volume[mirrored], 4)[mirrored], atol=1e-5)
+    turned = np.rot90(restored(np.rot90(volume, 1, (1, 2)), 8), -1, (1, 2))
+    np.testing.assert_allclose(restored(volume, 8), turned, atol=1e-5)
+    assert np.abs(restored(volume, 8) - restored(volume, 4)).max() > 1e-3
+
+
 def test_a_plan_is_plain_numbers_and_comes_back_from_json() -> None:
     plan = plan_of((20, 100, 100), net_of(), Plain(), block=(8, 64, 64))
     assert Plan.decode(json.loads(json.dumps(plan.encode()))) == plan

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from deepcontrast.stack import Stack
 
-PAIR = ("train.loss=mae", "task.thin=0", "task.widths=[1]", "task.haze=0.02", "net.context=0", "net.dims=2")
+PAIR = (
+    "train.loss=mae",
+    "task.thin=0",
+    "task.widths=[1]",
+    "task.haze=0.02",
+    "net.context=0",
+    "net.dims=2",
+    "predict.orientations=1",
+)
 """What makes the published pair of images of the recipe ``contrast``."""
 PUBLISHED = (
     *PAIR,

@@ -26,6 +26,10 @@ BEAT = 0.25
 """Seconds between two signs of life, at least."""
 
 
+TURNS = ((0, False), (2, False), (0, True), (2, True), (1, False), (3, False), (1, True), (3, True))
+"""The orientations of a plane: quarter turns, and whether it is mirrored along X before; first those of one shape."""
+
+
 class Ensemble:
     """Restores tiles (Z, Y, X) in grey levels, as planned, and says what it could not do as planned.
 
@@ -78,10 +82,17 @@ class Ensemble:
 
     def _mean(self, tile: Tensor, precision: str, *, fast: bool = False) -> Tensor:
         with torch.inference_mode(), rounding(self._device, precision):
-            total = self._one(0, tile, fast)
-            for n in range(1, len(self._nets)):
-                total = total + self._one(n, tile, fast)
-            return total / len(self._nets) if len(self._nets) > 1 else total
+            ways = TURNS[: self._config.predict.orientations]
+            parts = (
+                turned_back(self._one(n, turned(tile, *way), fast), *way)
+                for n in range(len(self._nets))
+                for way in ways
+            )
+            total = next(parts)
+            for part in parts:
+                total = total + part
+            count = len(self._nets) * len(ways)
+            return total / count if count > 1 else total
 
     def _one(self, n: int, tile: Tensor, fast: bool) -> Tensor:
         if fast and self._fast is not self._nets:
@@ -95,6 +106,18 @@ class Ensemble:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 self._progress(Event("compile", values={"message": f"goes on without compiling: {reason}"}))
         return self._task.restore(self._nets[n], tile, self._fit, self._config)["mean"]
+
+
+def turned(tile: Tensor, quarters: int, mirrored: bool) -> Tensor:
+    """Return the planes of a tile (Z, Y, X) in another orientation."""
+    tile = tile.flip(-1) if mirrored else tile
+    return torch.rot90(tile, quarters, (-2, -1)).contiguous() if quarters else tile
+
+
+def turned_back(tile: Tensor, quarters: int, mirrored: bool) -> Tensor:
+    """Return the planes of a tile as they were before :func:`turned`."""
+    tile = torch.rot90(tile, -quarters, (-2, -1)) if quarters else tile
+    return tile.flip(-1) if mirrored else tile
 
 
 @contextmanager

@@ -181,8 +181,9 @@ def _footprint(
 
         with torch.inference_mode(), rounding(device, "float32"):
             _measured[key] = footprint(work, device)
-    # Read and written tiles wait in float32, and an ensemble adds up its results.
-    waiting = 4 * (2 * AHEAD + 3 + (len(nets) > 1))
+    # Read and written tiles wait in float32; of several networks or orientations the results are added up.
+    several = len(nets) > 1 or config.predict.orientations > 1
+    waiting = 4 * (2 * AHEAD + 3 + 2 * several)
     # A library may bring weights into another order, or precision, for as long as they are used.
     fixed = FIXED + sum(weight.numel() * weight.element_size() for weight in nets[0].parameters())
     lines = _measured[key].lines
