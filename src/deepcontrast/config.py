@@ -81,7 +81,7 @@ class Train(Table):
 class Predict(Table):
     """How the trained network is applied: at most ``iterations`` times.
 
-    ``orientations`` says in how many orientations of the planes every pass restores, and takes the mean: as they are (1),
+    ``orientations`` says in how many orientations of the planes every pass restores, to take their mean: as it is (1),
     also turned by half (2), also mirrored (4), also turned by a quarter (8). It takes as many times as long.
     ``tile_voxels`` is the most that one tile reads; by default what suits the device. ``precision`` is that of the
     convolutions; ``auto`` is float32 on the processor and float16 on a CUDA device.
