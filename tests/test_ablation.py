@@ -169,7 +169,7 @@ def test_ideas_differ_in_what_they_say_and_in_nothing_else() -> None:
         a, b = one.model_dump(), other.model_dump()
         return {f"{t}.{k}" for t in ("net", "train", "task", "predict") for k in a[t] if a[t][k] != b[t][k]}
 
-    ideas = ablation.ideas_of(load_recipe("contrast", ("train.steps=10", "predict.iterations=2")))
+    ideas = ablation.ideas_of(load_recipe("contrast", ("train.steps=8", "predict.iterations=2")))
     names = list(ideas)
     assert names == [
         "published pairing", "photons shared out", "mean-seeking loss", "neighbouring planes", "contrast",
@@ -180,9 +180,10 @@ def test_ideas_differ_in_what_they_say_and_in_nothing_else() -> None:
     assert differences(ideas["contrast"], ideas["with bias"]) == {"net.bias"}
     assert ideas["oracle"] == ideas["contrast"]
     published = ideas["published pairing"]
-    assert (published.train.steps, published.train.batch, published.predict.iterations) == (5, 16, 4)
+    assert (published.train.steps, published.train.batch, published.predict.iterations) == (2, 16, 4)
+    assert (published.predict.orientations, ideas["photons shared out"].predict.orientations) == (1, 4)
     assert (published.train.clip, ideas["photons shared out"].train.clip) == (0, ideas["contrast"].train.clip)
-    assert [ideas[name].train.steps for name in names[1:]] == [10] * 6
+    assert [ideas[name].train.steps for name in names[1:]] == [8] * 6
     # What the paper's recipe lacks is no idea of it.
     assert list(ablation.ideas_of(load_recipe("contrast-paper"))) == [
         "published pairing", "photons shared out", "contrast-paper", "with bias", "oracle",
