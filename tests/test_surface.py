@@ -41,9 +41,9 @@ OPTIONS = {
     "enhance": "--axes --channel --device --dtype --ensemble --equalise-depth --fidelity-map --gain --iterations "
     "--json --mask --memory --model --offset --out --overwrite --plan --quiet --recipe --resume --scheduler --seed "
     "--set --surface --voxel-size --workers",
-    "train": "--axes --channel --device --ensemble --gain --input --json --offset --out --overwrite --quiet --resume "
-    "--seed --set --surface --voxel-size",
-    "predict": "--axes --channel --device --dtype --iterations --json --memory --out --overwrite --plan --quiet "
+    "train": "--axes --channel --device --ensemble --gain --input --json --offset --out --overwrite --quiet --register "
+    "--resume --seed --set --surface --target --voxel-size",
+    "predict": "--axes --channel --device --dtype --iterations --json --memory --norm --out --overwrite --plan --quiet "
     "--resume --scheduler --voxel-size --workers",
     "evaluate": "--json --labels --mask --out --overwrite --quiet --raw --truth",
     "compare": "--axes --budget --channel --device --gain --index --json --labels --mask --methods --model --na "

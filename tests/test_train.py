@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,12 +29,16 @@ from .conftest import TINY
 Prepared = tuple[Any, list[Source], Any, Config]
 
 
+RECIPES = {"contrast": "contrast", "denoise": "care"}
+
+
 @pytest.fixture(scope="module", params=registry.names("tasks"))
 def prepared(request: pytest.FixtureRequest, tiny_stack: Stack) -> Prepared:
     task = registry.load("tasks", request.param)
     stack = tiny_stack.with_optics(surface="first")
-    sources = [Source(stack, 0, 0, depths(stack))]
-    config = load_recipe("contrast", TINY)
+    target = replace(stack, array=np.asarray(stack.array) // 2) if task.PAIRED else None
+    sources = [Source(stack, 0, 0, depths(stack), target)]
+    config = load_recipe(RECIPES[request.param], TINY)
     return task, sources, task.fit(sources, config), config
 
 

@@ -9,11 +9,61 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deepcontrast import registry
+from deepcontrast.config import Config
 from deepcontrast.depth import find_surface
 from deepcontrast.errors import InputError
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.stack import Stack
 from deepcontrast.valid import Survey, survey
+
+
+def check_unpaired(config: Config) -> None:
+    """Refuse a recipe that learns from pairs, where there is no truth to learn from.
+
+    Raises:
+        InputError: says so.
+    """
+    if registry.load("tasks", config.task_name).PAIRED:
+        raise InputError(
+            f"recipe '{config.recipe}' learns from pairs of images: `deepcontrast train {config.recipe} --input LOW "
+            "--target HIGH`, then `deepcontrast predict`"
+        )
+
+
+def check_paired(config: Config, targets: bool) -> None:
+    """Refuse targets that a recipe does not learn from, and a recipe that learns from pairs without them.
+
+    Raises:
+        InputError: says which.
+    """
+    paired = registry.load("tasks", config.task_name).PAIRED
+    if paired and not targets:
+        raise InputError(f"recipe '{config.recipe}' learns from pairs of images; give a target for every input")
+    if targets and not paired:
+        raise InputError(f"recipe '{config.recipe}' learns from the images alone; leave the targets out")
+
+
+def check_pairs(images: Sequence[Stack], targets: Sequence[Stack]) -> None:
+    """Refuse images and targets that are not pairs of one shape, or that nothing can be learned from.
+
+    Raises:
+        InputError: names the first.
+    """
+    if len(images) != len(targets):
+        raise InputError(f"given {len(images)} images and {len(targets)} targets; accepted: one target for each image")
+    for image, target in zip(images, targets, strict=True):
+        if image.shape != target.shape or image.axes != target.axes:
+            raise InputError(
+                f"'{target.source}' is {target.axes} {target.shape}, its input '{image.source}' is {image.axes} "
+                f"{image.shape}; accepted: pairs of one shape"
+            )
+        for stack in (image, target):
+            for t in range(stack.size("T")):
+                for c in range(stack.size("C")):
+                    check_volume(stack.frame(t, c), stack.source)
+    if len({image.size("C") for image in images}) > 1:
+        raise InputError("pairs of one experiment must have equal channels")
 
 
 def check_stacks(stacks: Sequence[Stack], progress: Progress = silent) -> None:

@@ -142,6 +142,7 @@ def enhance(
         if unused or recipe != "contrast":
             raise InputError(f"{unused[0] if unused else 'recipe'} has no effect with a restorer, which brings its own")
         config = restorer.model.config.model_copy(update={"predict": config.predict})
+    accept.check_unpaired(config)
     folder = Path(tempfile.mkdtemp(prefix="deepcontrast-"))
     try:
         found = enhancing.enhance(
@@ -167,19 +168,33 @@ def train(
     stacks: Stack | Sequence[Stack],
     recipe: str = "contrast",
     *,
+    targets: Stack | Sequence[Stack] = (),
     settings: Mapping[str, Any] | None = None,
     surface: str = "auto",
     device: str = "auto",
     progress: Progress = silent,
 ) -> Restorer:
-    """Train a model on stacks; arguments as for :func:`enhance`."""
+    """Train a model on stacks; arguments as for :func:`enhance`.
+
+    Args:
+        targets: registered, of every stack, for a recipe that learns from pairs (``care``).
+
+    Raises:
+        InputError: a stack, pair or setting that cannot be used.
+    """
     given = [stacks] if isinstance(stacks, Stack) else list(stacks)
+    truths = [targets] if isinstance(targets, Stack) else list(targets)
     config = load_recipe(recipe, settings or {})
-    accept.check_stacks(given)
-    placed = [accept.surfaced(stack, surface)[0] for stack in given]
+    accept.check_paired(config, bool(truths))
+    if truths:
+        accept.check_pairs(given, truths)
+        placed = [stack.with_optics(surface="first") for stack in given]
+    else:
+        accept.check_stacks(given)
+        placed = [accept.surfaced(stack, surface)[0] for stack in given]
     with tempfile.TemporaryDirectory(prefix="deepcontrast-") as folder:
         model, _ = learning.learn(
-            placed, config, device=accept.choose_device(device), folder=Path(folder), progress=progress
+            placed, config, targets=truths, device=accept.choose_device(device), folder=Path(folder), progress=progress
         )
     return Restorer(model)
 

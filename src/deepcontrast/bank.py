@@ -30,6 +30,8 @@ from deepcontrast.valid import Box
 
 WEIGHT = "weight"
 """The image that says how much a voxel counts; 0 where it holds no measurement."""
+CENTRE = "centre"
+"""The image that is not kept: it is above 0 where the middle of a patch should lie."""
 
 Read = Callable[[int, Box], Iterator[tuple[str, Tensor]]]
 """Yields the images of a box (Z, Y, X) of a source, by its number, with their names, one after the other."""
@@ -54,7 +56,7 @@ def fill_bank(
     Args:
         sources: what is trained on.
         names: of the images.
-        read: gives them.
+        read: gives them, and may give a ``CENTRE``.
         patch: side of a patch in pixels.
         offsets: of the planes that a patch is cut from, 0 in their middle.
         slabs: whether all planes of a patch are trained on.
@@ -76,24 +78,32 @@ def fill_bank(
     start: list[int] = []
     width: list[int] = []
     depth: list[float] = []
-    rows = []
+    rows, central = [], []
     images = {name: torch.empty(sum(math.prod(_shape(one)) for one in pieces)) for name in names}
     end = 0
     for one in pieces:
         shape = _shape(one)
         valid: NDArray[np.bool_] | None = None
+        centre: NDArray[np.bool_] | None = None
         for name, planes in read(one.source, (one.z, one.y, one.x)):
+            if name == CENTRE:
+                centre = planes.numpy() > 0
+                continue
             images[name][end : end + math.prod(shape)].view(shape).copy_(planes)
             if name == WEIGHT:
                 valid = planes.numpy() > 0
         clear = [(y - one.y.start, x - one.x.start) for y, x in closed[one.source]]
-        found = corners(valid, shape, patch, spacing, clear) + np.array([len(start), 0, 0])
-        rows.append(found[trained[found[:, 0]]])
+        found = corners(valid, shape, patch, spacing, clear)
+        found = found[trained[len(start) + found[:, 0]]]
+        middle = found + np.array([0, *[(patch + spacing) // 2] * 2])
+        central.append(np.ones(len(found), bool) if centre is None else centre[tuple(middle.T)])
+        rows.append(found + np.array([len(start), 0, 0]))
         start += [end + n * shape[1] * shape[2] for n in range(shape[0])]
         width += [shape[2]] * shape[0]
         depth += sources[one.source].depth[one.z].tolist()
         end += math.prod(shape)
-    if not sum(len(r) for r in rows) or not places:
+    every, chosen = np.concatenate(rows), np.concatenate(central)
+    if not len(every) or not places:
         raise InputError(f"no patch of {patch} pixels is free of empty and saturated voxels; try a smaller train.patch")
     bank = Bank(
         images=images,
@@ -101,7 +111,8 @@ def fill_bank(
         width=torch.tensor(width),
         layers=torch.from_numpy(shown),
         depth=torch.tensor(depth, dtype=torch.float32),
-        corners=torch.from_numpy(np.concatenate(rows)),
+        # Where no patch has what is wanted in its middle, any will do.
+        corners=torch.from_numpy(every[chosen] if chosen.any() else every),
         jitter=spacing,
         validation={},
         validation_depth=torch.tensor([sources[i].depth[z] for i, z, _, _ in places], dtype=torch.float32),
@@ -120,7 +131,8 @@ def _held(read: Read, source: int, planes: int, box: Box, offsets: Sequence[int]
     """Return a held-out patch of a plane with its neighbours, each image (C, Y, X)."""
     around = layers(planes, offsets)[box[0].start]
     z = slice(int(around.min()), int(around.max()) + 1)
-    return {name: image[around - z.start] for name, image in read(source, (z, *box[1:]))}
+    images = read(source, (z, *box[1:]))
+    return {name: image[around - z.start] for name, image in images if name != CENTRE}
 
 
 def _shape(one: Window) -> tuple[int, int, int]:

@@ -23,6 +23,7 @@ def learn(
     stacks: Sequence[Stack],
     config: Config,
     *,
+    targets: Sequence[Stack] = (),
     members: int = 1,
     device: str = "cpu",
     folder: Path,
@@ -34,6 +35,7 @@ def learn(
     Args:
         stacks: all of one experiment.
         config: the settings.
+        targets: of every stack, for a task that learns from pairs.
         members: networks of the ensemble.
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
         folder: where checkpoints are kept; training goes on from those that are there.
@@ -47,7 +49,9 @@ def learn(
     channels, histories = [], []
     settled = config
     for c in range(stacks[0].size("C")):
-        sources = [source for stack in stacks for source in sources_of(stack, c)]
+        truths: Sequence[Stack | None] = targets or [None] * len(stacks)
+        pairs = zip(stacks, truths, strict=True)
+        sources = [source for stack, target in pairs for source in sources_of(stack, c, target)]
         fit = task.fit(sources, config, progress=progress)
         trained = []
         for m in range(members):
@@ -75,6 +79,6 @@ def learn(
     return Model(config.task_name, config, tuple(channels), provenance), histories
 
 
-def sources_of(stack: Stack, c: int) -> list[Source]:
+def sources_of(stack: Stack, c: int, target: Stack | None = None) -> list[Source]:
     """Return the time points of a channel."""
-    return [Source(stack, t, c, depths(stack)) for t in range(stack.size("T"))]
+    return [Source(stack, t, c, depths(stack), target) for t in range(stack.size("T"))]

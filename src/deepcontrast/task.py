@@ -13,6 +13,8 @@ from pydantic import BaseModel
 
 from deepcontrast.cleaned import Cleaned
 from deepcontrast.config import Config
+from deepcontrast.errors import InputError
+from deepcontrast.normalize import Norm
 from deepcontrast.progress import Progress
 from deepcontrast.stack import Frame, Stack
 from deepcontrast.valid import Box, Invalid, Survey, codes, invalid_of, survey
@@ -35,17 +37,31 @@ class Source:
         t: index of the time point.
         c: index of the channel.
         depth: of each plane below the surface (Z,), in micrometres, or in planes where the spacing is unknown.
+        target: a registered stack of the same shape that shows what the network should make of it, for a task that
+            learns from pairs.
     """
 
     stack: Stack
     t: int
     c: int
     depth: NDArray[np.float64]
+    target: Stack | None = None
 
     @property
     def frame(self) -> Frame:
         """The voxels (Z, Y, X), unread."""
         return self.stack.frame(self.t, self.c)
+
+    @property
+    def truth(self) -> Frame:
+        """The voxels of the target (Z, Y, X), unread.
+
+        Raises:
+            InputError: there is no target.
+        """
+        if self.target is None:
+            raise InputError(f"'{self.stack.source}' has no target to learn from")
+        return self.target.frame(self.t, self.c)
 
     @cached_property
     def survey(self) -> Survey:
@@ -137,8 +153,12 @@ class Bank:
 
 
 class Task(Protocol):
-    """A module of ``tasks/``. Its ``Params`` are the ``[task]`` table of the TOML file."""
+    """A module of ``tasks/``. Its ``Params`` are the ``[task]`` table of the TOML file.
 
+    ``PAIRED`` says whether it learns from pairs of images.
+    """
+
+    PAIRED: bool
     Params: type[BaseModel]
     Fit: type[Any]
 
@@ -150,6 +170,12 @@ class Task(Protocol):
 
     def cleaned(self, volume: Any, fit: Any, known: Survey) -> Cleaned:
         """Return the same of a volume of which only what is sliced is read, given its survey."""
+
+    def own_norm(self, fit: Any, frame: Frame, known: Survey) -> Norm | None:
+        """Return the norm of an image by itself, given its survey, where models of this fit are applied so."""
+
+    def normed(self, fit: Any, norm: Norm) -> Any:
+        """Return the fit for an image of a norm of its own."""
 
     def windowed(self, fit: Any, field: tuple[int, int], y: slice, x: slice) -> Any:
         """Return the fit for a window of the planes, of which an excerpt is."""
@@ -168,12 +194,12 @@ class Task(Protocol):
         """Return input, target and weight (N, 1, Y, X) of a batch, with fresh noise."""
 
     def degrade(self, source: Source, fit: Any, config: Config, generator: torch.Generator) -> NDArray[np.float32]:
-        """Return what training shows the network, of a whole volume (Z, Y, X), in grey levels."""
+        """Return what training shows the network, of a whole volume (Z, Y, X), in grey levels; not of pairs."""
 
     def example(
         self, source: Source, z: int, fit: Any, config: Config
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return a plane and its degradation, (Y, X) each, in grey levels, for the report."""
+        """Return a plane and its degradation, (Y, X) each, in grey levels, for the report; not of pairs."""
 
     def build(self, fit: Any, config: Config) -> nn.Module:
         """Return the network, its weights not yet set."""

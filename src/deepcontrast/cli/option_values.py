@@ -107,6 +107,12 @@ def whole_numbers(text: str, count: int | None, option: str) -> list[int]:
     return [int(n) for n in found]
 
 
+def one_of(word: str, accepted: tuple[str, ...], option: str) -> str:
+    if word not in accepted:
+        raise InputError(f"{option} '{word}' is not understood; accepted: {', '.join(accepted)}")
+    return word
+
+
 def dtype_of(name: str | None) -> str | None:
     accepted = ("uint8", "uint16", "float32")
     if name is not None and name not in accepted:

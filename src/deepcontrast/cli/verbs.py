@@ -13,6 +13,7 @@ from deepcontrast.cli.option_values import (
     dtype_of,
     iterations_of,
     numbers,
+    one_of,
     optics_of,
     reading_of,
     refuse_training_options,
@@ -136,6 +137,13 @@ def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe, or a TOML file.")],
     images: Annotated[list[Path], typer.Option("--input", metavar="PATH", help="An image or a folder; repeatable.")],
     out: Out,
+    targets: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--target", metavar="PATH", help="What should be made of them, for a recipe of pairs; repeatable."
+        ),
+    ] = None,
+    register: Annotated[bool, typer.Option("--register", help="Shift targets onto their images.")] = False,
     ensemble: Members = 1,
     axes: Axes = None,
     voxel_size: VoxelSize = None,
@@ -159,6 +167,8 @@ def train(
             images,
             out,
             settled(recipe, settings, seed=seed, gain=gain, offset=offset),
+            targets=targets or (),
+            register=register,
             members=ensemble,
             reading=reading_of(axes, voxel_size, channel, surface),
             device=device,
@@ -177,6 +187,9 @@ def predict(
     ],
     out: Out,
     iterations: Annotated[int, typer.Option("--iterations", min=1, help="How often the network is applied.")] = 1,
+    norm: Annotated[
+        str, typer.Option("--norm", metavar="image|stored", help="Normalise as in training, or by stored numbers.")
+    ] = "image",
     axes: Axes = None,
     voxel_size: VoxelSize = None,
     channel: ChannelName = None,
@@ -204,6 +217,7 @@ def predict(
             images,
             out,
             iterations=iterations,
+            norm=one_of(norm, ("image", "stored"), "--norm"),
             reading=reading_of(axes, voxel_size, channel),
             dtype=dtype_of(dtype),
             device=device,

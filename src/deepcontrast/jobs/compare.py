@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from deepcontrast import __version__
-from deepcontrast.accept import check_stacks, choose_device, surfaced
+from deepcontrast.accept import check_stacks, check_unpaired, choose_device, surfaced
 from deepcontrast.atomic import write_atomic
 from deepcontrast.comparison import Compared, check_methods, compare, leaders, lines, means
 from deepcontrast.comparison.table import COST
@@ -79,6 +79,7 @@ def compare_image(
     started = time.monotonic()
     paths = {"truth": truth, "mask": mask, "labels": labels}
     given = {"image": path, **{name: p for name, p in {**paths, "model": model}.items() if p is not None}}
+    check_unpaired(config)
     check_out(out, overwrite=overwrite, inputs=list(given.values()))
     names = check_methods(methods)
     stack = reading.open(path)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from deepcontrast import registry
-from deepcontrast.accept import check_stacks, surfaced
+from deepcontrast.accept import check_stacks, check_unpaired, surfaced
 from deepcontrast.config import Config
 from deepcontrast.depth import depths
 from deepcontrast.io import container_suffix
@@ -29,6 +29,7 @@ def degrade_image(
     say: Say = print,
 ) -> None:
     """Write ``d(x)`` of a stack: what training would show the network."""
+    check_unpaired(config)
     container_suffix(out)
     check_target(out, [path], overwrite=overwrite)
     stack = reading.open(path)

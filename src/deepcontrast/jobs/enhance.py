@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deepcontrast import __version__
-from deepcontrast.accept import check_stacks, choose_device, surfaced
+from deepcontrast.accept import check_stacks, check_unpaired, choose_device, surfaced
 from deepcontrast.compute.memory import describe_bytes, resident
 from deepcontrast.config import Config
 from deepcontrast.enhancing import enhance
@@ -80,6 +80,7 @@ def enhance_images(
     given = load_model(model) if model else None
     if given:
         config = given.config.model_copy(update={"predict": config.predict})
+    check_unpaired(config)
     if not resume:
         _check_memory(stacks.values(), config.train.patch, resources.looks_at())
     if plan_only:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from deepcontrast import __version__, registry
-from deepcontrast.accept import check_stacks, choose_device, surfaced
+from deepcontrast.accept import check_stacks, check_unpaired, choose_device, surfaced
 from deepcontrast.atomic import write_atomic, write_json
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError, nearest
@@ -77,6 +77,7 @@ def run_experiment(
         InputError: no such experiment, or an image it cannot be made on.
     """
     module = _module(name)
+    check_unpaired(config)
     check_out(out, resume=resume, overwrite=overwrite, inputs=images)
     where, each = choose_device(device), tuple(dict.fromkeys(seeds))
     own = _simulates(name)

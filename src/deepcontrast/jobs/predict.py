@@ -19,12 +19,12 @@ from deepcontrast.io import container_suffix, fingerprint, open_writer, read_att
 from deepcontrast.jobs.hardware import machine
 from deepcontrast.jobs.images import Reading, check_target, dtype_in, is_image_name, list_images
 from deepcontrast.jobs.say import Say, describe_stack, raise_failures
-from deepcontrast.jobs.shards import deciding, describe_plan, plan_shards, surveys_of
+from deepcontrast.jobs.shards import deciding, describe_plan, norms_of, plan_shards, surveys_of
 from deepcontrast.model import Model, load_model
 from deepcontrast.output_checks import check_out, check_space, partial_folder, size_of
 from deepcontrast.prediction import Plan
 from deepcontrast.progress import Event, Progress, silent
-from deepcontrast.scale.members import check_models, open_members, restore
+from deepcontrast.scale.members import check_models, normed, open_members, own_norms, restore
 from deepcontrast.scale.predict_shards import (
     Restoration,
     restore_stack,
@@ -33,7 +33,7 @@ from deepcontrast.scale.predict_shards import (
 from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Stack
 from deepcontrast.training import threads
-from deepcontrast.valid import find_invalid
+from deepcontrast.valid import find_invalid, survey
 from deepcontrast.workdir import begun_on, finish_single, is_done, working
 
 RECORD = "prediction"
@@ -46,6 +46,7 @@ def predict_images(
     out: Path,
     *,
     iterations: int = 1,
+    norm: str = "image",
     reading: Reading,
     dtype: str | None = None,
     device: str = "auto",
@@ -63,6 +64,8 @@ def predict_images(
         paths: images, and folders of images.
         out: the result of a single image, or a folder.
         iterations: how often the networks are applied.
+        norm: ``"image"`` normalises each image as the models' images were, by itself if so; ``"stored"`` all as
+            the images of training in their median.
         reading: how the images are to be understood.
         dtype: of the results; that of each image by default.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
@@ -89,7 +92,7 @@ def predict_images(
         for target in targets:
             check_target(target, inputs, overwrite=overwrite or resume)
             check_out(target, resume=resume, overwrite=overwrite, inputs=inputs, folder=False)
-    order = _Order(tuple(models), loaded, iterations, dtype, choose_device(device), resources or Resources())
+    order = _Order(tuple(models), loaded, iterations, norm, dtype, choose_device(device), resources or Resources())
     failures = []
     for file, target in zip(files, targets, strict=True):
         try:
@@ -116,6 +119,7 @@ class _Order:
     paths: tuple[Path, ...]
     models: Sequence[Model]
     iterations: int
+    norm: str
     dtype: str | None
     device: str
     resources: Resources
@@ -139,7 +143,7 @@ def _predict_image(
         "verb": "predict",
         "models": [fingerprint(path) for path in order.paths],
         "input": fingerprint(file),
-        "options": {"iterations": order.iterations, "dtype": order.dtype, **asdict(reading)},
+        "options": {"iterations": order.iterations, "norm": order.norm, "dtype": order.dtype, **asdict(reading)},
     }
     if resume and target.exists() and is_done(target, job, _made_as(target)):
         say(f"'{target}' is complete already; nothing to do")
@@ -158,6 +162,7 @@ def _predict_image(
         "plan": stored or plan_shards(order.models, stack, order.device, order.resources),
     }
     surveys = surveys_of(stack, progress, say)
+    norms = norms_of(order.models, stack, surveys, order.norm, say)
     inputs = [*order.paths, file]
     with working(target, job, resume=resume, overwrite=overwrite, inputs=inputs, folder=False, machine=begun) as work:
         plan = work.machine["plan"]
@@ -176,6 +181,7 @@ def _predict_image(
             device=order.device,
             threads=work.machine["threads"],
             folder=work.path.resolve(),
+            norms=norms,
         )
         kept = {RECORD: json.dumps({**job, "plan": deciding(plan)}, sort_keys=True)}
         with threads(restoration.threads):
@@ -209,6 +215,7 @@ def predict_stack(
     stack: Stack,
     *,
     iterations: int = 1,
+    norm: str = "image",
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Stack:
@@ -229,10 +236,11 @@ def predict_stack(
             volume = stack.volume(t, c)
             check_volume(volume, stack.source)
             invalid = find_invalid(volume)
-            current: list[Any] = [task.clean(volume, member.fit, invalid) for member in members]
+            fitted = normed(task, members, own_norms(task, members, stack.frame(t, c), survey(volume), norm))
+            current: list[Any] = [task.clean(volume, member.fit, invalid) for member in fitted]
             for k in range(1, iterations + 1):
                 told = partial(_told, progress, f"predict {k}/{iterations}")
-                mean, _ = restore(task, members, current, device=device, report=told)
+                mean, _ = restore(task, fitted, current, device=device, report=told)
                 current = [mean] * len(members)
             if invalid.valid is not None:
                 mean[~invalid.valid] = volume[~invalid.valid]

@@ -13,9 +13,10 @@ from deepcontrast.accept import check_survey
 from deepcontrast.errors import InputError
 from deepcontrast.jobs.say import Say
 from deepcontrast.model import Model
+from deepcontrast.normalize import Norm
 from deepcontrast.prediction import Plan
 from deepcontrast.progress import Progress
-from deepcontrast.scale.members import open_members, plan_members
+from deepcontrast.scale.members import open_members, own_norms, plan_members
 from deepcontrast.scale.predict_shards import HELD, shard_lengths
 from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Stack
@@ -38,6 +39,21 @@ def surveys_of(stack: Stack, progress: Progress, say: Say) -> dict[tuple[int, in
     if (note := next(iter(surveys.values())).note()) is not None:
         say(note)
     return surveys
+
+
+def norms_of(
+    models: Sequence[Model], stack: Stack, surveys: Mapping[tuple[int, int], Survey], norm: str, say: Say
+) -> dict[tuple[int, int], list[Norm | None]] | None:
+    """Return with which norms of their own the models are applied to every time point and channel; ``None``: none."""
+    task: Any = registry.load("tasks", models[0].task)
+    found = {}
+    for t, c in surveys:
+        members = open_members(task, models, c, "cpu")
+        found[t, c] = own_norms(task, members, stack.frame(t, c), surveys[t, c], norm)
+    if all(one is None for norms in found.values() for one in norms):
+        return None
+    say("every image is normalised by itself, as in training; the result is in its grey levels")
+    return found
 
 
 def plan_shards(models: Sequence[Model], stack: Stack, device: str, resources: Resources) -> dict[str, Any]:

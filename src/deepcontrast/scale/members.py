@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,11 @@ from torch import nn
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
 from deepcontrast.model import Model
+from deepcontrast.normalize import Norm
 from deepcontrast.prediction import Done, Plan, load_nets, make_plan, predict_pass
 from deepcontrast.progress import Event
-from deepcontrast.stack import Stack
+from deepcontrast.stack import Frame, Stack
+from deepcontrast.valid import Survey
 
 Box = tuple[slice, slice, slice]
 
@@ -62,6 +64,27 @@ def open_members(task: Any, models: Sequence[Model], c: int, device: str) -> lis
         nets = load_nets(task, channel.members, fit, model.config, device)
         members.append(Member(nets, fit, model.config, len(nets) / total))
     return members
+
+
+def own_norms(task: Any, members: Sequence[Member], frame: Frame, known: Survey, norm: str) -> list[Norm | None]:
+    """Return with which norm of its own, if any, each member is applied to an image.
+
+    Args:
+        task: what the models restore.
+        members: of the ensemble.
+        frame: the image (Z, Y, X).
+        known: its survey.
+        norm: ``"stored"`` takes that of training; ``"image"`` that of the image, where the model was trained so.
+    """
+    return [None if norm == "stored" else task.own_norm(member.fit, frame, known) for member in members]
+
+
+def normed(task: Any, members: Sequence[Member], norms: Sequence[Norm | None]) -> list[Member]:
+    """Return the members for an image, given its norms."""
+    return [
+        member if norm is None else replace(member, fit=task.normed(member.fit, norm))
+        for member, norm in zip(members, norms, strict=True)
+    ]
 
 
 def plan_members(

@@ -30,11 +30,12 @@ from deepcontrast.brightness import Blend
 from deepcontrast.errors import InputError
 from deepcontrast.io import StackWriter, create_stack, open_writer
 from deepcontrast.model import load_model
+from deepcontrast.normalize import Norm
 from deepcontrast.outputs import Counted, Encoding, choose, count
 from deepcontrast.prediction import Done, Plan, Seam
 from deepcontrast.progress import Event, Progress
 from deepcontrast.scale.journal import Journal, Record, Shard, open_journal
-from deepcontrast.scale.members import Box, open_members, restore
+from deepcontrast.scale.members import Box, Member, normed, open_members, restore
 from deepcontrast.scale.runners import Report, Run, Runner, Work, finish_shards
 from deepcontrast.stack import Frame, Stack
 from deepcontrast.valid import Survey, codes
@@ -80,6 +81,7 @@ class Restoration:
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
         threads: of torch in each worker.
         folder: where passes and result lie.
+        norms: with which norm of its own, if any, each model is applied to a time point and channel (t, c).
         blends: which passes the result is made of, of every time point and channel (t, c); by default the last.
     """
 
@@ -95,6 +97,7 @@ class Restoration:
     device: str
     threads: int
     folder: Path
+    norms: Mapping[tuple[int, int], Sequence[Norm | None]] | None = None
     blends: Mapping[tuple[int, int], Blend] | None = None
 
     def __call__(self) -> Work:
@@ -316,7 +319,10 @@ def _open_work(job: Restoration) -> Work:
     models = [load_model(path) for path in job.models]
     task: Any = registry.load("tasks", models[0].task)
     writer, encoding = cache(open_writer), cache(_encoding)
-    members = cache(lambda c: open_members(task, models, c, job.device))
+    opened = cache(lambda c: open_members(task, models, c, job.device))
+
+    def members(t: int, c: int) -> Sequence[Member]:
+        return opened(c) if job.norms is None else normed(task, opened(c), job.norms[t, c])
 
     def restored(k: int, box: Sequence[slice], report: Report) -> tuple[NDArray[np.float32], dict[str, Any]]:
         t, c, zyx = place(stack.axes, box)
@@ -324,11 +330,11 @@ def _open_work(job: Restoration) -> Work:
         volumes: list[Any]
         if k == 1:
             _check(raw, zyx, stack.source)
-            volumes = [task.cleaned(raw, member.fit, survey) for member in members(c)]
+            volumes = [task.cleaned(raw, member.fit, survey) for member in members(t, c)]
         else:
             before = Stack(writer(job.at(k - 1)).array, stack.axes)
-            volumes = [before.frame(t, c)] * len(members(c))
-        image, done = restore(task, members(c), volumes, box=zyx, plans=job.plans, device=job.device, report=report)
+            volumes = [before.frame(t, c)] * len(opened(c))
+        image, done = restore(task, members(t, c), volumes, box=zyx, plans=job.plans, device=job.device, report=report)
         if k == last:
             image = put_back(image, t, c, zyx)
         return image.reshape([part.stop - part.start for part in box]), _record(done)

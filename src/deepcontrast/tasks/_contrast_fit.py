@@ -30,6 +30,7 @@ from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.sampling import each_plane, sample_planes
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.task import Source
+from deepcontrast.tasks._planes import layers_of
 from deepcontrast.valid import Invalid, Survey, fill_empty, find_invalid
 
 PUBLISHED_WIDTHS, PUBLISHED_HAZE = (1.0,), 0.02
@@ -243,7 +244,7 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     # Neighbours whose noise is alike would tell the network the noise of its target.
     alone = bool(thin) and abs(camera.whiteness[0]) > WHITE
     in_space = config.net.dims == 3
-    layers = (0,) if alone else _layers(sources, config.net.context, in_space=in_space)
+    layers = (0,) if alone else layers_of(sources, config.net.context, in_space=in_space)
     if in_space and len(layers) == 1:
         camera = replace(camera, notes=(*camera.notes, NOT_IN_SPACE))
     all_depths = np.concatenate([s.depth for s in sources])
@@ -314,22 +315,6 @@ def _whole(field: tuple[int, ...]) -> bool:
     """Say whether planes (Y, X) are small enough to be looked at whole."""
     height, width = field
     return middle((height, width)) == (slice(0, height), slice(0, width))
-
-
-def _layers(sources: Sequence[Source], context: int, *, in_space: bool) -> tuple[int, ...]:
-    """Return the planes that the network is given, relative to the one it restores: about a pixel apart, or more.
-
-    Planes closer than that are the same structure, and their noise is all they add. A slab has all of its planes, and
-    every one of them once.
-    """
-    fewest = min(len(source.depth) for source in sources)
-    if in_space:
-        reach = min(context, (fewest - 1) // 2)
-        return tuple(range(-reach, reach + 1))
-    axial, _, lateral = sources[0].stack.optics.voxel_size
-    apart = max(1, round(lateral / axial)) if axial and lateral else 1
-    reach = min(context, (fewest - 1) // apart)
-    return tuple(apart * n for n in range(-reach, reach + 1))
 
 
 def _fit_planes(sources: Sequence[Source], params: Params) -> int:

@@ -9,24 +9,29 @@ OOD Model Predictions", sections 3 and 4. Input is ``d(x)``, target is ``x``; no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepcontrast import registry
 from deepcontrast.config import Config
 from deepcontrast.degrade.blur import blur, blur_inside
 from deepcontrast.degrade.scatter import scatter
 from deepcontrast.depth import middle
 from deepcontrast.noise.recorruption import recorrupt
 from deepcontrast.noise.thinning import thin
-from deepcontrast.task import Geometry, Source
+from deepcontrast.normalize import Norm
+from deepcontrast.stack import Frame
+from deepcontrast.task import Source
 from deepcontrast.tasks._contrast_bank import blur_planes, hazes_of, prepare
 from deepcontrast.tasks._contrast_fit import Fit, Params, clean, cleaned, fit, windowed
+from deepcontrast.tasks._planes import applied, build, geometry
+from deepcontrast.valid import Survey
 
 __all__ = [
+    "PAIRED",
     "Fit",
     "Params",
     "build",
@@ -36,11 +41,15 @@ __all__ = [
     "example",
     "fit",
     "geometry",
+    "normed",
+    "own_norm",
     "prepare",
     "restore",
     "sample",
     "windowed",
 ]
+
+PAIRED = False
 
 
 def sample(
@@ -92,32 +101,19 @@ def example(source: Source, z: int, fit: Fit, config: Config) -> tuple[NDArray[n
     return image.numpy(), scatter(image, fit.photons, generator=generator, alpha=alpha, blurred=haze).numpy()
 
 
-def build(fit: Fit, config: Config) -> nn.Module:
-    """Return the network of the ``[net]`` table."""
-    net = config.net
-    settings = net.model_dump(include={"depth", "features", "kernel", "bias", "residual"})
-    form = {"dims": 3, "planar": True} if fit.in_space else {"channels": len(fit.layers)}
-    module: nn.Module = registry.load("nets", net.name)(**settings, **form)
-    return module
-
-
-def geometry(net: nn.Module, fit: Fit, config: Config) -> Geometry:
-    """Return how planes, with their neighbours, may be cut."""
-    halo, step = int(net.halo), int(net.step)  # type: ignore[arg-type]
-    if fit.in_space:
-        return Geometry(halo=(int(net.across), halo, halo), step=(1, step, step))  # type: ignore[arg-type]
-    return Geometry(halo=(0, halo, halo), step=(1, step, step), context=max(fit.layers))
-
-
 def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str, Tensor]:
     """Apply the network once to a tile in grey levels: (Z + 2 context, Y, X), of which (Z, Y, X) are restored."""
-    if fit.in_space:
-        return {"mean": fit.norm.invert(net(fit.norm(tile)[None, None])[0, 0])}
-    reach = max(fit.layers)
-    planes = len(tile) - 2 * reach
-    x = torch.stack([tile[reach + offset : reach + offset + planes] for offset in fit.layers], dim=1)
-    y: Tensor = net(fit.norm(x).contiguous(memory_format=torch.channels_last))
-    return {"mean": fit.norm.invert(y[:, 0])}
+    return {"mean": fit.norm.invert(applied(net, tile, fit))}
+
+
+def own_norm(fit: Fit, frame: Frame, known: Survey) -> Norm | None:
+    """Return ``None``: a model of one experiment has one norm for all its images."""
+    return None
+
+
+def normed(fit: Fit, norm: Norm) -> Fit:
+    """Return the fit for an image of a norm of its own."""
+    return replace(fit, norm=norm)
 
 
 def _halves(raw: Tensor, fit: Fit, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,185 @@
+"""Pairs of images that a task learns from: found by their names, checked one by one, registered where that is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from deepcontrast.accept import check_pairs
+from deepcontrast.errors import InputError
+from deepcontrast.io import stem
+from deepcontrast.jobs.images import Reading, list_images
+from deepcontrast.jobs.say import Say, describe_stack
+from deepcontrast.registration import Shift, shift_between
+from deepcontrast.stack import Stack
+
+REGISTERED = 0.25
+"""Pixels by which a pair may be shifted and still be trained on as it is."""
+SWAPPED = 1.5
+"""How many times noisier a target must be than its input for the two to be taken for swapped."""
+OTHER = 0.1
+"""By how much better an image may agree with another's target than with its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """An image and a target of the same place and shape, with their files."""
+
+    files: tuple[Path, Path]
+    image: Stack
+    target: Stack
+
+
+def open_pairs(
+    inputs: Sequence[Path], targets: Sequence[Path], reading: Reading, *, register: bool = False, say: Say = print
+) -> list[Pair]:
+    """Return the pairs that files and folders stand for, by name.
+
+    Args:
+        inputs: files and folders of images.
+        targets: likewise; see :func:`matched` for which belongs to which.
+        reading: how both are to be understood.
+        register: shift targets onto their images where they are shifted.
+        say: gets what is to be told.
+
+    Raises:
+        InputError: names the file that has no partner, another shape, no structure, or is not of the same place.
+    """
+    pairs = []
+    for file, truth in matched(list_images(inputs), list_images(targets)):
+        image, target = reading.open(file), reading.open(truth)
+        describe_stack(image, say)
+        pairs.append(Pair((file, truth), image, target))
+    check_pairs([pair.image for pair in pairs], [pair.target for pair in pairs])
+    for n, pair in enumerate(pairs):
+        _check_order(pair)
+        if len(pairs) > 1:
+            _check_place(pair, pairs[(n + 1) % len(pairs)])
+    return [_registered(pair, register, say) for pair in pairs]
+
+
+def matched(inputs: Sequence[Path], targets: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Return which target belongs to which input: that of the same name, but for what all of them begin and end with.
+
+    ``low/cell1.tif`` belongs to ``high/cell1.tif``, ``low_cell1.tif`` to ``high_cell1.tif``, a single input to a single
+    target.
+
+    Raises:
+        InputError: names the first file without a partner.
+    """
+    if len(inputs) == len(targets) == 1:
+        return [(inputs[0], targets[0])]
+    keys = [{_key(file, files): file for file in files} for files in (inputs, targets)]
+    if keys[0].keys() != keys[1].keys():
+        keys = [{stem(file): file for file in files} for files in (inputs, targets)]
+    for one, other, kind in ((keys[0], keys[1], "target"), (keys[1], keys[0], "input")):
+        for name, file in one.items():
+            if name not in other:
+                raise InputError(
+                    f"'{file}' has no {kind} of its name; given {len(inputs)} inputs and {len(targets)} targets"
+                )
+    return [(file, keys[1][name]) for name, file in keys[0].items()]
+
+
+def _key(file: Path, files: Sequence[Path]) -> str:
+    """Return what of a name is its own among others."""
+    names = [stem(one) for one in files]
+    first = _alike(names)
+    last = _alike([name[first:][::-1] for name in names])
+    own = stem(file)[first:]
+    return own[: len(own) - last]
+
+
+def _alike(names: Sequence[str]) -> int:
+    """Return how many letters all names begin with."""
+    return next(
+        (n for n, letters in enumerate(zip(*names, strict=False)) if len(set(letters)) > 1), min(map(len, names))
+    )
+
+
+def _plane(stack: Stack, t: int = 0, c: int = 0) -> NDArray[np.float64]:
+    """Return the middle plane of an image."""
+    frame = stack.frame(t, c)
+    return np.asarray(frame[len(frame) // 2], np.float64)
+
+
+def _check_order(pair: Pair) -> None:
+    """Refuse a target that is noisier than its input.
+
+    Raises:
+        InputError: says so.
+    """
+    noise = [_noise(_plane(stack)) for stack in (pair.image, pair.target)]
+    if noise[1] > SWAPPED * noise[0]:
+        raise InputError(
+            f"the target '{pair.files[1]}' is {noise[1] / max(noise[0], 1e-12):.1f} times noisier than its input "
+            f"'{pair.files[0]}': are the two swapped?"
+        )
+
+
+def _check_place(pair: Pair, other: Pair) -> None:
+    """Refuse an image that agrees better with the target of another.
+
+    Raises:
+        InputError: names both.
+    """
+    own = _agreement(_plane(pair.image), _plane(pair.target))
+    theirs = _agreement(_plane(pair.image), _plane(other.target))
+    if theirs > own + OTHER:
+        raise InputError(
+            f"'{pair.files[0]}' does not show what its target '{pair.files[1]}' shows (correlation {own:.2f}), "
+            f"'{other.files[1]}' agrees better ({theirs:.2f})"
+        )
+
+
+def _registered(pair: Pair, register: bool, say: Say) -> Pair:
+    """Return a pair that lies one image upon the other.
+
+    Raises:
+        InputError: it does not, and shall not be shifted.
+    """
+    shift = shift_between(_plane(pair.image), _plane(pair.target))
+    if not shift.beyond(REGISTERED):
+        return pair
+    if not register:
+        raise InputError(
+            f"'{pair.files[0]}' lies {shift.describe()} from its target '{pair.files[1]}'; --register shifts the target"
+        )
+    say(f"{pair.files[1].name} was shifted by {shift.describe()}")
+    return replace(pair, image=_cropped(pair.image, shift), target=_cropped(_shifted(pair.target, shift), shift))
+
+
+def _shifted(stack: Stack, shift: Shift) -> Stack:
+    by = [0.0] * (len(stack.axes) - 2) + list(shift.pixels)
+    array = np.asarray(stack.array, np.float32)
+    return replace(stack, array=ndimage.shift(array, by, order=3, mode="nearest"))
+
+
+def _cropped(stack: Stack, shift: Shift) -> Stack:
+    """Return a stack without the borders that a shift leaves unknown."""
+    rims = [int(np.ceil(abs(p))) for p in shift.pixels]
+    place: list[Any] = [slice(None)] * (len(stack.axes) - 2)
+    place += [slice(rim, stack.size(axis) - rim) for rim, axis in zip(rims, "YX", strict=True)]
+    return replace(stack, array=np.asarray(stack.array[tuple(place)]))
+
+
+def _noise(plane: NDArray[np.float64]) -> float:
+    """Return the noise of neighbouring pixels as a share of the contrast of a plane (Y, X)."""
+    even = plane[: plane.shape[0] // 2 * 2, : plane.shape[1] // 2 * 2]
+    detail = (even[::2, ::2] - even[1::2, ::2] - even[::2, 1::2] + even[1::2, 1::2]) / 2
+    contrast = ndimage.gaussian_filter(plane, 1.5).std()
+    return float(np.median(np.abs(detail)) / 0.6745 / max(contrast, 1e-12))
+
+
+def _agreement(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Return the correlation of the structures of two planes, noise taken away; 0 where their shapes differ."""
+    if one.shape != other.shape:
+        return 0.0
+    smooth = [ndimage.gaussian_filter(plane, 2.0).ravel() for plane in (one, other)]
+    return float(np.corrcoef(smooth[0], smooth[1])[0, 1])

@@ -1,0 +1,79 @@
+"""Networks that restore planes: given a plane with its neighbours as channels, or slabs of planes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from deepcontrast import registry
+from deepcontrast.config import Config
+from deepcontrast.normalize import Norm
+from deepcontrast.task import Geometry, Source
+
+
+class Planes(Protocol):
+    """What a fit says of the planes that its network is given.
+
+    Attributes:
+        layers: planes that the network is given for each one, relative to it; itself in their middle.
+        in_space: whether the network is one in space, trained on slabs of so many planes; else they are its channels.
+        norm: what is done to grey values before the network.
+    """
+
+    @property
+    def layers(self) -> tuple[int, ...]: ...
+    @property
+    def in_space(self) -> bool: ...
+    @property
+    def norm(self) -> Norm: ...
+
+
+def layers_of(sources: Sequence[Source], context: int, *, in_space: bool) -> tuple[int, ...]:
+    """Return the planes that the network is given, relative to the one it restores: about a pixel apart, or more.
+
+    Planes closer than that are the same structure, and their noise is all they add. A slab has all of its planes, and
+    every one of them once.
+    """
+    fewest = min(len(source.depth) for source in sources)
+    if in_space:
+        reach = min(context, (fewest - 1) // 2)
+        return tuple(range(-reach, reach + 1))
+    axial, _, lateral = sources[0].stack.optics.voxel_size
+    apart = max(1, round(lateral / axial)) if axial and lateral else 1
+    reach = min(context, (fewest - 1) // apart)
+    return tuple(apart * n for n in range(-reach, reach + 1))
+
+
+def build(fit: Planes, config: Config) -> nn.Module:
+    """Return the network of the ``[net]`` table."""
+    net = config.net
+    settings = net.model_dump(include={"depth", "features", "kernel", "bias", "residual"})
+    form = {"dims": 3, "planar": True} if fit.in_space else {"channels": len(fit.layers)}
+    module: nn.Module = registry.load("nets", net.name)(**settings, **form)
+    return module
+
+
+def geometry(net: nn.Module, fit: Planes, config: Config) -> Geometry:
+    """Return how planes, with their neighbours, may be cut."""
+    halo, step = int(net.halo), int(net.step)  # type: ignore[arg-type]
+    if fit.in_space:
+        return Geometry(halo=(int(net.across), halo, halo), step=(1, step, step))  # type: ignore[arg-type]
+    return Geometry(halo=(0, halo, halo), step=(1, step, step), context=max(fit.layers))
+
+
+def applied(net: nn.Module, tile: Tensor, fit: Planes) -> Tensor:
+    """Return what a network makes of a tile in grey levels, in network units.
+
+    The tile is (Z + 2 context, Y, X), of which (Z, Y, X) are restored.
+    """
+    if fit.in_space:
+        whole: Tensor = net(fit.norm(tile)[None, None])[0, 0]
+        return whole
+    reach = max(fit.layers)
+    planes = len(tile) - 2 * reach
+    x = torch.stack([tile[reach + offset : reach + offset + planes] for offset in fit.layers], dim=1)
+    y: Tensor = net(fit.norm(x).contiguous(memory_format=torch.channels_last))
+    return y[:, 0]

@@ -1,0 +1,280 @@
+"""CARE: learn to restore images from pairs, one of low and one of high signal-to-noise ratio.
+
+Weigert et al., "Content-aware image restoration: pushing the limits of fluorescence microscopy", Nature Methods 2018,
+and its supplement, sections 1 and 2.2. Input is a noisy image, target a registered one of the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import ndimage
+from torch import Tensor, nn
+
+from deepcontrast.bank import CENTRE, WEIGHT, fill_bank
+from deepcontrast.cleaned import Cleaned
+from deepcontrast.config import Config, Table
+from deepcontrast.errors import InputError
+from deepcontrast.histogram import percentiles
+from deepcontrast.normalize import Norm
+from deepcontrast.patches import Column, hold_out, patch_size
+from deepcontrast.progress import Event, Progress, silent
+from deepcontrast.stack import Frame
+from deepcontrast.task import Bank, Source
+from deepcontrast.tasks._planes import applied, build, geometry, layers_of
+from deepcontrast.valid import EMPTY, Box, Invalid, Survey, codes, fill_empty, find_invalid
+
+__all__ = [
+    "PAIRED",
+    "Fit",
+    "Params",
+    "build",
+    "clean",
+    "cleaned",
+    "fit",
+    "geometry",
+    "normed",
+    "own_norm",
+    "prepare",
+    "restore",
+    "sample",
+    "windowed",
+]
+
+PAIRED = True
+BRIGHT = 99.9
+"""Percentile of the target that foreground is measured by."""
+
+
+class Params(Table):
+    """The ``[task]`` table.
+
+    norm: what is subtracted and divided by: ``"percentile"`` takes the percentile ``low`` to 0 and ``high`` to 1,
+        ``"mean_std"`` the mean to 0 and the standard deviation to 1.
+    low, high: percentages.
+    per_image: every image is normalised by itself, in training and when the model is applied; else all by the same
+        numbers.
+    foreground: patches are drawn where the target, within a quarter of a patch around their middle, is somewhere
+        brighter than this share of its percentile 99.9; 0 draws them everywhere (CSBDeep: 0.4).
+    bank_mb: memory for the planes that patches are cut from; of more than fit, others take their turn.
+    round_steps: steps after which another set of planes takes its turn.
+    """
+
+    norm: Literal["percentile", "mean_std"] = "mean_std"
+    low: float = Field(2.0, ge=0, lt=50)
+    high: float = Field(99.8, gt=50, le=100)
+    per_image: bool = True
+    foreground: float = Field(0.4, ge=0, lt=1)
+    bank_mb: int = Field(1500, ge=1)
+    round_steps: int = Field(1000, ge=1)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Every number of one channel that training and prediction need.
+
+    Attributes:
+        norm: of the inputs: what is done to grey values before the network; where every image is normalised by itself,
+            the median of those of training.
+        target: of the targets, likewise; its inverse is what is done to the network's output.
+        kind, low, high: how an image's own is measured, see :class:`Params`.
+        per_image: whether every image is normalised by itself.
+        patch: side of training patches.
+        held_out: squares of the validation, (stack, y, x).
+        layers: planes that the network is given for each one, relative to it; itself in their middle.
+        in_space: whether the network is one in space, trained on slabs of so many planes; else they are its channels.
+    """
+
+    norm: Norm
+    target: Norm
+    kind: str
+    low: float
+    high: float
+    per_image: bool
+    patch: int
+    held_out: tuple[Column, ...]
+    layers: tuple[int, ...]
+    in_space: bool
+
+    def encode(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return the numbers as JSON, as the model file keeps them; there are no images."""
+        return asdict(self), {}
+
+    @classmethod
+    def decode(cls, table: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Fit:
+        """Return the fit that was stored; the inverse of :meth:`encode`."""
+        del arrays
+        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
+        fields |= {
+            "norm": Norm(**table["norm"]),
+            "target": Norm(**table["target"]),
+            "held_out": tuple(tuple(column) for column in table["held_out"]),
+        }
+        return cls(**fields)
+
+
+def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silent) -> Fit:
+    """Measure the norms of one channel of all pairs, and choose what is held out.
+
+    Raises:
+        InputError: the planes are too small.
+    """
+    params = Params(**config.task)
+    norms, targets = [], []
+    for n, source in enumerate(sources):
+        norms.append(measure(source.frame, source.survey, params.norm, params.low, params.high))
+        targets.append(measure(source.truth, None, params.norm, params.low, params.high))
+        progress(Event("fit", n + 1, len(sources)))
+    shapes = {id(s.stack): (s.stack.size("Y"), s.stack.size("X")) for s in sources}
+    patch = min(patch_size(shape, config.train.patch, 2**config.net.depth) for shape in shapes.values())
+    in_space = config.net.dims == 3
+    layers = layers_of(sources, config.net.context, in_space=in_space)
+    rng = np.random.default_rng(config.train.seed)
+    return Fit(
+        norm=_median(norms),
+        target=_median(targets),
+        kind=params.norm,
+        low=params.low,
+        high=params.high,
+        per_image=params.per_image,
+        patch=patch,
+        held_out=hold_out(tuple(shapes.values()), patch, config.train.validation, rng),
+        layers=layers,
+        in_space=in_space and len(layers) > 1,
+    )
+
+
+def measure(frame: Frame, known: Survey | None, kind: str, low: float, high: float) -> Norm:
+    """Return the norm of an image (Z, Y, X) without its empty voxels; planes are read one by one.
+
+    Without a survey every voxel counts.
+
+    Source: CARE supplement, equation 2.1, for percentiles.
+
+    Raises:
+        InputError: all of it is one value.
+    """
+    planes = [z for z in range(len(frame)) if known is None or (known.seen[z] and not known.blank[z])]
+
+    def parts() -> Iterator[NDArray[Any]]:
+        for z in planes:
+            plane = np.asarray(frame[z])
+            if known is None or known.all_valid:
+                yield plane.ravel()
+            else:
+                whole = slice(z, z + 1), slice(0, plane.shape[0]), slice(0, plane.shape[1])
+                yield plane[codes(frame, known, whole)[0] != EMPTY]
+
+    if kind == "percentile":
+        bottom, top = percentiles(parts, (low, high))
+        norm = Norm(bottom, top - bottom)
+    else:
+        count = sum(part.size for part in parts())
+        mean = sum(float(part.sum(dtype=np.float64)) for part in parts()) / max(count, 1)
+        square = sum(float(np.square(part - mean, dtype=np.float64).sum()) for part in parts())
+        norm = Norm(mean, float(np.sqrt(square / max(count, 1))))
+    if not norm.scale > 0:
+        raise InputError(f"'{frame.stack.source}' has nearly one value everywhere; it cannot be normalised")
+    return norm
+
+
+def own_norm(fit: Fit, frame: Frame, known: Survey) -> Norm | None:
+    """Return the norm of an image by itself, where the model was trained so; else ``None``."""
+    return measure(frame, known, fit.kind, fit.low, fit.high) if fit.per_image else None
+
+
+def normed(fit: Fit, norm: Norm) -> Fit:
+    """Return the fit for an image of a norm of its own, whose grey levels the result will have too."""
+    return replace(fit, norm=norm, target=norm)
+
+
+def clean(volume: NDArray[Any], fit: Fit, invalid: Invalid | None = None) -> NDArray[np.float32]:
+    """Return a volume (Z, Y, X) in grey levels without empty voxels."""
+    return fill_empty(volume.astype(np.float32), find_invalid(volume) if invalid is None else invalid)
+
+
+def cleaned(volume: Any, fit: Fit, known: Survey) -> Cleaned:
+    """Return the same of a volume of which only what is sliced is read, given its survey."""
+    return Cleaned(volume, known)
+
+
+def windowed(fit: Fit, field: tuple[int, int], y: slice, x: slice) -> Fit:
+    """Return the fit for a window of the planes: the same."""
+    return fit
+
+
+def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, round: int) -> Bank:
+    """Return planes of inputs and targets, in network units, and where patches may start.
+
+    Raises:
+        InputError: no patch is free of invalid voxels and clear of the held-out squares.
+    """
+    params = Params(**config.task)
+    names = ["input", "target"]
+    if not all(source.survey.all_valid for source in sources):
+        names.append(WEIGHT)
+
+    @cache
+    def opened(i: int) -> tuple[Cleaned, Norm, Norm, float]:
+        """Return the filled input of a source, both norms, and how bright its foreground is."""
+        source, norm, target = sources[i], fit.norm, fit.target
+        if fit.per_image:
+            norm, target = (
+                measure(frame, known, fit.kind, fit.low, fit.high)
+                for frame, known in ((source.frame, source.survey), (source.truth, None))
+            )
+        least = -np.inf
+        if params.foreground:
+            [top] = percentiles(
+                lambda: (np.asarray(source.truth[z]).ravel() for z in range(len(source.truth))), [BRIGHT]
+            )
+            least = params.foreground * top
+        return cleaned(source.frame, fit, source.survey), norm, target, least
+
+    def read(i: int, box: Box) -> Iterator[tuple[str, Tensor]]:
+        image, norm, target, least = opened(i)
+        truth = sources[i].truth[box]
+        yield "input", torch.from_numpy(norm(image[box]))
+        yield "target", torch.from_numpy(target(truth.astype(np.float32)))
+        if params.foreground:
+            size = (1, max(1, fit.patch // 2), max(1, fit.patch // 2))
+            yield CENTRE, torch.from_numpy(ndimage.maximum_filter(truth, size, mode="nearest") > least)
+        if WEIGHT in names:
+            valid = sources[i].valid(box)
+            yield WEIGHT, torch.ones(truth.shape) if valid is None else torch.from_numpy(valid).float()
+
+    return fill_bank(
+        sources, names, read,
+        patch=fit.patch, offsets=fit.layers, slabs=fit.in_space, held_out=fit.held_out, megabytes=params.bank_mb,
+        rng=np.random.default_rng((seed, round)),
+    )  # fmt: skip
+
+
+def sample(
+    batch: Mapping[str, Tensor], depth: Tensor, fit: Fit, generator: torch.Generator, config: Config
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return inputs with their neighbours (N, C, Y, X), targets and weight of the planes alone (N, 1, Y, X).
+
+    For a network in space all three are of slabs (N, 1, Z, Y, X). All are in network units; nothing is random.
+    """
+    image, target, weight = batch["input"], batch["target"], batch.get(WEIGHT)
+    if fit.in_space:
+        return image.unsqueeze(1), target.unsqueeze(1), None if weight is None else weight.unsqueeze(1)
+    middle = len(fit.layers) // 2
+    return image, target.narrow(1, middle, 1), None if weight is None else weight.narrow(1, middle, 1)
+
+
+def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str, Tensor]:
+    """Apply the network once to a tile in grey levels: (Z + 2 context, Y, X), of which (Z, Y, X) are restored."""
+    return {"mean": fit.target.invert(applied(net, tile, fit))}
+
+
+def _median(norms: Sequence[Norm]) -> Norm:
+    return Norm(float(np.median([n.offset for n in norms])), float(np.median([n.scale for n in norms])))

@@ -1,0 +1,232 @@
+"""Denoising from pairs: norms, what a bank holds, what is learned, and how a model is applied."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+import deepcontrast as dc
+from deepcontrast.cli import run
+from deepcontrast.config import Config
+from deepcontrast.errors import InputError
+from deepcontrast.io import open_stack, write_stack
+from deepcontrast.jobs.predict import predict_stack
+from deepcontrast.learning import learn
+from deepcontrast.model import Model, load_model, save_model
+from deepcontrast.patches import cut
+from deepcontrast.recipe import load_recipe
+from deepcontrast.stack import Optics, Stack
+from deepcontrast.task import Source
+from deepcontrast.tasks import denoise
+from deepcontrast.valid import survey
+
+from .conftest import TINY
+
+NORMS = ("mean_std", "percentile")
+FORMS = {"planes": (), "neighbours": ("net.context=1",), "space": ("net.context=1", "net.dims=3")}
+
+
+def stack_of(array: NDArray[Any]) -> Stack:
+    return Stack(array, "ZYX" if array.ndim == 3 else "YX", Optics(surface="first"), source="made")
+
+
+def blobs(seed: int, shape: tuple[int, ...] = (6, 64, 72)) -> NDArray[np.float64]:
+    """Return smooth spots on a dark ground, from 0 to about 1."""
+    rng = np.random.default_rng(seed)
+    image = ndimage.gaussian_filter((rng.random(shape) > 0.995).astype(float), 2.0)
+    return np.asarray(image / np.percentile(image, 99.9))
+
+
+def pair(seed: int, photons: float = 20.0) -> tuple[Stack, Stack]:
+    """Return a noisy image of few photons, and the same place with hundreds of times as many."""
+    clean = blobs(seed)
+    rng = np.random.default_rng(100 + seed)
+    low = rng.poisson(photons * (0.1 + clean)).astype(np.uint16)
+    return stack_of(low), stack_of((1000 + 5000 * clean).astype(np.uint16))
+
+
+def source(seed: int) -> Source:
+    image, target = pair(seed)
+    return Source(image, 0, 0, np.arange(6.0), target)
+
+
+def settled(*settings: str) -> Config:
+    return load_recipe("care", (*TINY, *settings))
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_the_norm_of_an_image_is_its_own(kind: str) -> None:
+    image = pair(0)[0]
+    norm = denoise.measure(image.frame(), survey(image.frame()), kind, 2.0, 99.8)
+    values = np.asarray(image.array, np.float64)
+    low, high = np.percentile(values, (2, 99.8))
+    expected = (low, high - low) if kind == "percentile" else (values.mean(), values.std())
+    np.testing.assert_allclose((norm.offset, norm.scale), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_bank_holds_both_images_of_a_place_in_network_units(form: str) -> None:
+    config = settled(*FORMS[form])
+    sources = [source(0), source(1)]
+    fit = denoise.fit(sources, config)
+    bank = denoise.prepare(sources, fit, config, seed=0, round=0)
+    patches = cut(bank, torch.tensor([[6 + 3, 5, 7]]), 24)
+    x, y, weight = denoise.sample(patches, torch.zeros(1), fit, torch.Generator(), config)
+    assert weight is None
+    for found, stack in ((x, sources[1].stack), (y, sources[1].target)):
+        assert stack is not None
+        values = np.asarray(stack.array, np.float64)
+        expected = (values - values.mean()) / values.std()
+        planes = expected[2:5] if form == "space" else expected[3:4]
+        middle = found[0, 0] if form == "space" else found[0, found.shape[1] // 2][None]
+        np.testing.assert_allclose(middle, planes[:, 5:29, 7:31], atol=1e-4)
+    assert (x.shape[1], y.shape[1]) == ((1, 1) if form == "space" else (len(fit.layers), 1))
+
+
+def test_patches_are_drawn_around_what_is_bright() -> None:
+    image, target = pair(0)
+    dark = np.array(target.array)
+    dark[:, :, 36:] = 1000
+    sources = [Source(image, 0, 0, np.arange(6.0), stack_of(dark))]
+    columns = {}
+    for share in (0.0, 0.4):
+        config = settled(f"task.foreground={share}")
+        fit = denoise.fit(sources, config)
+        bank = denoise.prepare(sources, fit, config, seed=0, round=0)
+        columns[share] = bank.corners[:, 2].numpy() + fit.patch // 2
+    assert columns[0.0].max() > 50
+    # A patch of 24 px with its middle 6 px beside the bright half still has some of it within a quarter of a patch.
+    assert columns[0.4].max() <= 36 + 6 + 3
+    assert len(columns[0.4]) > 100
+
+
+def trained(*settings: str, folder: Path, seeds: tuple[int, ...] = (0, 1, 2)) -> Model:
+    pairs = [pair(seed) for seed in seeds]
+    config = settled("train.learning_rate=5e-3", "net.features=8", *settings)
+    model, _ = learn([one for one, _ in pairs], config, targets=[other for _, other in pairs], folder=folder)
+    return model
+
+
+def error(result: NDArray[Any], truth: NDArray[Any]) -> float:
+    """Return the root mean square error after the best affine fit, as a share of the truth's range."""
+    slope, level = np.polyfit(result.ravel().astype(float), truth.ravel().astype(float), 1)
+    return float(np.sqrt(np.mean((slope * result + level - truth) ** 2)) / np.ptp(truth))
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_what_was_not_seen_is_restored(kind: str, tmp_path: Path) -> None:
+    model = trained("train.steps=200", f'task.norm="{kind}"', folder=tmp_path)
+    image, target = pair(7)
+    truth = np.asarray(target.array)
+    restored = np.asarray(predict_stack([model], image).array)
+    assert error(restored, truth) < 0.5 * error(np.asarray(image.array), truth)
+    best = min(error(ndimage.gaussian_filter(np.asarray(image.array, float), (0, s, s)), truth) for s in (1, 1.5, 2, 3))
+    assert error(restored, truth) < best
+    stored = np.asarray(predict_stack([model], image, norm="stored").array)
+    # In the target's own grey levels, so without any fit.
+    assert abs(stored.mean() / truth.mean() - 1) < 0.1
+
+
+def test_an_image_normalised_by_itself_may_have_any_unit(tmp_path: Path) -> None:
+    model = trained("train.steps=4", folder=tmp_path)
+    image = stack_of(np.asarray(pair(7)[0].array, np.float32))
+    other = replace(image, array=np.asarray(image.array) * 3 + 50)
+    one, scaled = (np.asarray(predict_stack([model], stack).array) for stack in (image, other))
+    np.testing.assert_allclose(scaled, one * 3 + 50, atol=1e-3 * np.ptp(scaled))
+    one, scaled = (np.asarray(predict_stack([model], stack, norm="stored").array) for stack in (image, other))
+    assert np.abs(scaled - (one * 3 + 50)).max() > 0.1 * np.ptp(scaled)
+
+
+def test_a_model_that_was_not_trained_so_has_one_norm_for_all(tmp_path: Path) -> None:
+    model = trained("train.steps=4", "task.per_image=false", folder=tmp_path)
+    image = pair(7)[0]
+    one, other = (np.asarray(predict_stack([model], image, norm=norm).array) for norm in ("image", "stored"))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_voxels_without_a_measurement_weigh_nothing() -> None:
+    image, target = pair(0)
+    holed = np.array(image.array) + 1
+    holed[:, :10] = 0
+    sources = [Source(stack_of(holed), 0, 0, np.arange(6.0), target)]
+    config = settled()
+    fit = denoise.fit(sources, config)
+    bank = denoise.prepare(sources, fit, config, seed=0, round=0)
+    weight = bank.images["weight"].view(6, 64, 72)
+    assert (weight[:, :10] == 0).all()
+    assert (weight[:, 10:] == 1).all()
+
+
+def folders(tmp_path: Path, seeds: tuple[int, ...]) -> list[str]:
+    """Write pairs, and return the options that name them."""
+    for name in ("low", "high"):
+        (tmp_path / name).mkdir()
+    for seed in seeds:
+        for name, stack in zip(("low", "high"), pair(seed), strict=True):
+            write_stack(tmp_path / name / f"cell{seed}.tif", stack)
+    return ["--input", str(tmp_path / "low"), "--target", str(tmp_path / "high")]
+
+
+def test_train_and_predict_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, tiny = tmp_path / "m.safetensors", [word for setting in TINY for word in ("--set", setting)]
+    given = folders(tmp_path, (0, 1))
+    assert run(["train", "care", *given, "--out", str(model), *tiny]) == 0
+    image = tmp_path / "new.tif"
+    write_stack(image, pair(7)[0])
+    capsys.readouterr()
+    assert run(["predict", str(model), str(image), "--out", str(tmp_path / "out.ome.zarr"), "--dtype", "float32"]) == 0
+    assert "every image is normalised by itself" in capsys.readouterr().out
+    made = np.asarray(open_stack(tmp_path / "out.ome.zarr").array)
+    expected = np.asarray(predict_stack([load_model(model)], open_stack(image)).array)
+    np.testing.assert_allclose(made, expected, atol=1e-3 * np.ptp(expected))
+    assert run(["predict", str(model), str(image), "--out", str(tmp_path / "s.npy"), "--norm", "stored"]) == 0
+    assert not np.allclose(np.load(tmp_path / "s.npy"), expected)
+
+
+def test_wrong_uses_are_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = folders(tmp_path, (0,))
+    out = ["--out", str(tmp_path / "m.safetensors")]
+    for command, words in (
+        (["train", "care", *given[:2], *out], "learns from pairs of images; give a target"),
+        (["train", "contrast", *given, *out], "learns from the images alone"),
+        (["train", "contrast", *given[:2], "--register", *out], "--register shifts targets"),
+        (["enhance", given[1], "--recipe", "care", "--out", str(tmp_path / "e")], "`deepcontrast train care"),
+        (
+            ["degrade", f"{given[1]}/cell0.tif", "--recipe", "care", "--out", str(tmp_path / "d.tif")],
+            "learns from pairs",
+        ),
+        (["compare", f"{given[1]}/cell0.tif", "--recipe", "care", "--out", str(tmp_path / "c")], "learns from pairs"),
+        (["experiment", "ablation", "--recipe", "care", "--out", str(tmp_path / "x")], "learns from pairs"),
+    ):
+        assert run(command) == 2, command
+        [line] = capsys.readouterr().err.splitlines()
+        assert words in line
+
+
+def test_the_numbers_come_back_from_the_model_file(tmp_path: Path) -> None:
+    model = trained("train.steps=4", 'task.norm="percentile"', "task.low=1", folder=tmp_path)
+    save_model(tmp_path / "m.safetensors", model)
+    [channel] = load_model(tmp_path / "m.safetensors").channels
+    fit = denoise.Fit.decode(channel.fit, channel.arrays)
+    assert (fit.kind, fit.low, fit.high, fit.per_image) == ("percentile", 1.0, 99.8, True)
+    values = [np.asarray(pair(seed)[1].array, float) for seed in (0, 1, 2)]
+    assert fit.target.offset == pytest.approx(np.median([np.percentile(v, 1) for v in values]))
+
+
+def test_pairs_are_trained_on_from_python() -> None:
+    pairs = [pair(seed) for seed in (0, 1)]
+    settings = {key: value for key, _, value in (setting.partition("=") for setting in TINY)}
+    settings = {key: value if key == "train.precision" else int(value) for key, value in settings.items()}
+    given, targets = [one for one, _ in pairs], [other for _, other in pairs]
+    restorer = dc.train(given, "care", targets=targets, settings=settings)
+    assert restorer.model.task == "denoise"
+    assert restorer.predict(given[0]).shape == given[0].shape
+    with pytest.raises(InputError, match="given 2 images and 1 targets"):
+        dc.train(given, "care", targets=targets[0], settings=settings)
