@@ -29,6 +29,8 @@ TINY = (
     "predict.orientations=1",
 )
 """Settings of a network that trains in about a second."""
+RECIPES = {"contrast": "contrast", "denoise": "care"}
+"""The default recipe of every task."""
 
 
 @pytest.fixture(autouse=True, scope="session")

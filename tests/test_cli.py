@@ -104,7 +104,8 @@ def test_several_stacks_share_one_model(tiny_stack: Stack, tmp_path: Path) -> No
     again = tmp_path / "again"
     model = str(out / "model.safetensors")
     one = str(folder / "a.tif")
-    assert run(["enhance", one, "--out", str(again), "--model", model, "--iterations", "2", "--quiet"]) == 0
+    applied = ["--model", model, "--iterations", "2", "--set", "predict.orientations=1"]
+    assert run(["enhance", one, "--out", str(again), *applied, "--quiet"]) == 0
     assert json.loads((again / "metrics.json").read_text())["chosen_iterations"] == 2
     target = str(tmp_path / "p.tif")
     assert run(["predict", model, one, "--out", target, "--iterations", "2", "--quiet"]) == 0

@@ -24,12 +24,9 @@ from deepcontrast.synth.tissue import tissue
 from deepcontrast.task import Source
 from deepcontrast.training import learning_rate, train
 
-from .conftest import TINY
+from .conftest import RECIPES, TINY
 
 Prepared = tuple[Any, list[Source], Any, Config]
-
-
-RECIPES = {"contrast": "contrast", "denoise": "care"}
 
 
 @pytest.fixture(scope="module", params=registry.names("tasks"))

@@ -27,7 +27,7 @@ from deepcontrast.training.learner import Learner, adam, new_learner, set_rate
 from deepcontrast.training.mode import work_out
 from deepcontrast.training.step import WARM_UP, Step, capture, step_of
 
-from .conftest import TINY
+from .conftest import RECIPES, TINY
 
 Begun = tuple[Learner, Bank]
 
@@ -35,8 +35,9 @@ Begun = tuple[Learner, Bank]
 @pytest.fixture(params=registry.names("tasks"))
 def begun(request: pytest.FixtureRequest, tiny_stack: Stack) -> Begun:
     task = registry.load("tasks", request.param)
-    sources = [Source(tiny_stack.with_optics(surface="first"), 0, 0, depths(tiny_stack))]
-    config = load_recipe("contrast", TINY)
+    target = tiny_stack if task.PAIRED else None
+    sources = [Source(tiny_stack.with_optics(surface="first"), 0, 0, depths(tiny_stack), target)]
+    config = load_recipe(RECIPES[request.param], TINY)
     learner = new_learner(task, task.fit(sources, config), config, member=0, device="cpu")
     return learner, task.prepare(sources, learner.fit, config, seed=1, round=0)
 

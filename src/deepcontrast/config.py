@@ -88,9 +88,16 @@ class Predict(Table):
     """
 
     iterations: int = Field(6, ge=1, le=20)
-    orientations: Literal[1, 2, 4, 8] = 1
+    orientations: int = 1
     tile_voxels: int | None = Field(None, ge=1024)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+    @field_validator("orientations")
+    @classmethod
+    def _of_a_square(cls, orientations: int) -> int:
+        if orientations not in (1, 2, 4, 8):
+            raise ValueError("must be 1, 2, 4 or 8")
+        return orientations
 
 
 class Config(Table):
