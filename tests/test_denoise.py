@@ -15,12 +15,15 @@ from scipy import ndimage
 import deepcontrast as dc
 from deepcontrast.cli import run
 from deepcontrast.config import Config
-from deepcontrast.errors import InputError
+from deepcontrast.errors import Cancelled, InputError
 from deepcontrast.io import open_stack, write_stack
+from deepcontrast.jobs.images import Reading
 from deepcontrast.jobs.predict import predict_stack
+from deepcontrast.jobs.train import train_images
 from deepcontrast.learning import learn
 from deepcontrast.model import Model, load_model, save_model
 from deepcontrast.patches import cut
+from deepcontrast.progress import Event
 from deepcontrast.recipe import load_recipe
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.task import Source
@@ -64,7 +67,7 @@ def settled(*settings: str) -> Config:
 @pytest.mark.parametrize("kind", NORMS)
 def test_the_norm_of_an_image_is_its_own(kind: str) -> None:
     image = pair(0)[0]
-    norm = denoise.measure(image.frame(), survey(image.frame()), kind, 2.0, 99.8)
+    norm = denoise.measure(image.frame(), image.frame(), survey(image.frame()), kind, 2.0, 99.8)
     values = np.asarray(image.array, np.float64)
     low, high = np.percentile(values, (2, 99.8))
     expected = (low, high - low) if kind == "percentile" else (values.mean(), values.std())
@@ -110,6 +113,7 @@ def test_patches_are_drawn_around_what_is_bright() -> None:
 def trained(*settings: str, folder: Path, seeds: tuple[int, ...] = (0, 1, 2)) -> Model:
     pairs = [pair(seed) for seed in seeds]
     config = settled("train.learning_rate=5e-3", "net.features=8", *settings)
+    folder.mkdir(exist_ok=True)
     model, _ = learn([one for one, _ in pairs], config, targets=[other for _, other in pairs], folder=folder)
     return model
 
@@ -230,3 +234,82 @@ def test_pairs_are_trained_on_from_python() -> None:
     assert restorer.predict(given[0]).shape == given[0].shape
     with pytest.raises(InputError, match="given 2 images and 1 targets"):
         dc.train(given, "care", targets=targets[0], settings=settings)
+
+
+def test_norms_are_of_what_both_images_of_a_pair_show() -> None:
+    image, target = pair(0)
+    bordered = [np.array(one.array) + 1 for one in (image, target)]
+    for one in bordered:
+        one[:, :, :20] = 0
+    norms = denoise.pair_norms(
+        Source(stack_of(bordered[0]), 0, 0, np.arange(6.0), stack_of(bordered[1])), "mean_std", 2, 98
+    )
+    for norm, one in zip(norms, bordered, strict=True):
+        assert norm.offset == pytest.approx(one[:, :, 20:].mean())
+
+
+@pytest.mark.parametrize("norm", ["image", "stored"])
+def test_voxels_that_are_not_restored_are_in_the_grey_levels_of_the_result(norm: str, tmp_path: Path) -> None:
+    model = trained("train.steps=4", folder=tmp_path)
+    saturated = np.minimum(20 * np.asarray(pair(7)[0].array), 255).astype(np.uint8)
+    image = stack_of(saturated)
+    result = np.asarray(predict_stack([model], image, norm=norm).array)
+    [channel] = model.channels
+    fit = denoise.Fit.decode(channel.fit, channel.arrays)
+    expected = 255.0 if norm == "image" else fit.target.invert(fit.norm(255.0))
+    np.testing.assert_allclose(result[saturated == 255], expected, rtol=1e-5)
+    assert (saturated == 255).sum() > 100
+
+
+def test_models_of_different_norms_form_no_ensemble(tmp_path: Path) -> None:
+    own, shared = (
+        trained("train.steps=4", f"task.per_image={word}", folder=tmp_path / word) for word in ("true", "false")
+    )
+    image = pair(7)[0]
+    with pytest.raises(InputError, match="only with --norm stored"):
+        predict_stack([own, shared], image)
+    one, other, both = (
+        np.asarray(predict_stack(models, image, norm="stored").array) for models in ([own], [shared], [own, shared])
+    )
+    np.testing.assert_allclose(both, (one + other) / 2, rtol=1e-5)
+
+
+def test_time_points_and_channels_are_each_normalised_by_themselves(tmp_path: Path) -> None:
+    def movie(which: int) -> Stack:
+        volumes = [[np.asarray(pair(10 * t + c)[which].array) * (1 + t + 2 * c) for c in (0, 1)] for t in (0, 1)]
+        return Stack(np.array(volumes), "TCZYX", Optics(surface="first"), source="movie")
+
+    config = settled("train.steps=4")
+    model, _ = learn([movie(0)], config, targets=[movie(1)], folder=tmp_path)
+    save_model(tmp_path / "m.safetensors", model)
+    write_stack(tmp_path / "movie.ome.zarr", movie(0))
+    command = [
+        "predict",
+        str(tmp_path / "m.safetensors"),
+        str(tmp_path / "movie.ome.zarr"),
+        "--dtype",
+        "float32",
+        "--quiet",
+    ]
+    assert run([*command, "--out", str(tmp_path / "out.ome.zarr")]) == 0
+    whole = np.asarray(predict_stack([model], movie(0)).array)
+    np.testing.assert_allclose(open_stack(tmp_path / "out.ome.zarr").array, whole, atol=1e-4 * np.ptp(whole))
+    alone = Stack(np.asarray(movie(0).array)[1, 1], "ZYX", Optics(surface="first"))
+    one = Model(model.task, model.config, model.channels[1:], {})
+    np.testing.assert_allclose(predict_stack([one], alone).array, whole[1, 1], atol=1e-4 * np.ptp(whole))
+
+
+def test_interrupted_training_goes_on_to_the_same_file(tmp_path: Path) -> None:
+    tiny = [word for setting in TINY for word in ("--set", setting)]
+    given = folders(tmp_path, (0, 1))
+    assert run(["train", "care", *given, "--out", str(tmp_path / "a.safetensors"), *tiny, "--quiet"]) == 0
+
+    def stop(event: Event) -> None:
+        if event.stage == "train" and event.done == 6:
+            raise Cancelled
+
+    order: dict[str, Any] = {"targets": [tmp_path / "high"], "reading": Reading(), "say": lambda line: None}
+    with pytest.raises(Cancelled):
+        train_images([tmp_path / "low"], tmp_path / "b.safetensors", settled(), progress=stop, **order)
+    assert run(["train", "care", *given, "--out", str(tmp_path / "b.safetensors"), *tiny, "--quiet", "--resume"]) == 0
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()

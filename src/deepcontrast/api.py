@@ -45,10 +45,22 @@ class Restorer:
 
     model: Model
 
-    def predict(self, stack: Stack, *, iterations: int = 1, device: str = "auto", progress: Progress = silent) -> Stack:
-        """Return the stack, or single plane, restored ``iterations`` times, in float32."""
+    def predict(
+        self,
+        stack: Stack,
+        *,
+        iterations: int = 1,
+        norm: str = "image",
+        device: str = "auto",
+        progress: Progress = silent,
+    ) -> Stack:
+        """Return the stack, or single plane, restored ``iterations`` times, in float32.
+
+        ``norm`` is ``"image"``, which normalises as in training (every image by itself where the model was trained so),
+        or ``"stored"``, which takes the numbers of training.
+        """
         where = accept.choose_device(device)
-        return predict_stack([self.model], stack, iterations=iterations, device=where, progress=progress)
+        return predict_stack([self.model], stack, iterations=iterations, norm=norm, device=where, progress=progress)
 
     def save(self, path: PathLike) -> None:
         """Write the model file (``.safetensors``)."""

@@ -13,8 +13,10 @@ FINE, COARSE = 1.5, 15.0
 """Widths in pixels of the Gaussians between which the structures lie that are compared."""
 UPSAMPLED = 50
 """Parts of a pixel that a shift is found to."""
-LEAST = 32
-"""Pixels of the shortest side of a part that is compared by itself."""
+CERTAIN = 6.0
+"""Standard errors by which two images must agree beyond chance for their shift to mean something."""
+UNSURE = 0.25
+"""Pixels of the standard error where too few parts of the image have structure to tell."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,15 @@ class Shift:
 
     Attributes:
         pixels: along Y and X.
-        error: standard error of each, from parts of the image; infinite where it is too small for parts.
+        error: standard error of each; infinite where the images share too little structure to tell.
     """
 
     pixels: tuple[float, float]
     error: tuple[float, float]
+
+    @property
+    def known(self) -> bool:
+        return bool(np.isfinite(self.error).all())
 
     def beyond(self, limit: float) -> bool:
         """Say whether it is surely more than a limit along an axis: by three standard errors."""
@@ -42,8 +48,8 @@ class Shift:
 def shift_between(image: NDArray[np.generic], target: NDArray[np.generic]) -> Shift:
     """Return how far the structures of a plane (Y, X) lie from those of a target, in pixels.
 
-    The median over four quarters, each by cross-correlation of its structures, whose scatter gives the error; noise of
-    the image makes no shift, it only makes it uncertain.
+    By cross-correlation of what is finer than 15 px, twice: of the planes, then of what they have in common once they
+    are shifted by whole pixels. The error is the scatter over those quarters that agree with the target beyond chance.
 
     Args:
         image: that may be noisy.
@@ -52,12 +58,23 @@ def shift_between(image: NDArray[np.generic], target: NDArray[np.generic]) -> Sh
     Source: Guizar-Sicairos et al. 2008, upsampled cross-correlation (scikit-image).
     """
     one, other = (_structures(plane) for plane in (image, target))
-    halves = [[slice(0, n // 2), slice(n // 2, n)] if n >= 2 * LEAST else [slice(0, n)] for n in one.shape]
-    parts = np.array([_shift(one[y, x], other[y, x]) for y in halves[0] for x in halves[1]])
-    if len(parts) < 4:
-        return Shift(_pair(np.median(parts, axis=0)), (np.inf, np.inf))
-    # The median of four is nearly their mean.
-    return Shift(_pair(np.median(parts, axis=0)), _pair(parts.std(axis=0, ddof=1) / 2))
+    whole, certain = _found(one, other)
+    if not certain:
+        return Shift((0.0, 0.0), (np.inf, np.inf))
+    coarse = np.round(whole).astype(int)
+    one, other = _overlap(one, other, coarse)
+    fine = _found(one, other)[0]
+    parts = []
+    for y in (slice(0, one.shape[0] // 2), slice(one.shape[0] // 2, None)):
+        for x in (slice(0, one.shape[1] // 2), slice(one.shape[1] // 2, None)):
+            shift, certain = _found(one[y, x], other[y, x])
+            if certain:
+                parts.append(shift)
+    error = np.full(2, UNSURE)
+    if len(parts) > 2:
+        error = np.std(parts, axis=0, ddof=1) / np.sqrt(len(parts))
+    y_x, errors = coarse + fine, np.maximum(error, 1 / UPSAMPLED)
+    return Shift((float(y_x[0]), float(y_x[1])), (float(errors[0]), float(errors[1])))
 
 
 def _structures(plane: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -65,14 +82,28 @@ def _structures(plane: NDArray[np.generic]) -> NDArray[np.float64]:
     return np.asarray(ndimage.gaussian_filter(image, FINE) - ndimage.gaussian_filter(image, COARSE))
 
 
-def _shift(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+def _found(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[NDArray[np.float64], bool]:
+    """Return the shift of two planes, and whether they then agree beyond chance."""
     window = np.outer(*(np.hanning(n + 2)[1:-1] for n in one.shape))
     # The normalised form, phases alone, finds noise as worthy as structure.
-    found = phase_cross_correlation(  # type: ignore[no-untyped-call]
-        other * window, one * window, upsample_factor=UPSAMPLED, normalization=None
-    )[0]
-    return -np.asarray(found, np.float64)
+    found = -np.asarray(
+        phase_cross_correlation(  # type: ignore[no-untyped-call]
+            other * window, one * window, upsample_factor=UPSAMPLED, normalization=None
+        )[0],
+        np.float64,
+    )
+    a, b = _overlap(one, other, np.round(found).astype(int))
+    if min(a.shape) < 8 or not (a.std() and b.std()):
+        return found, False
+    # Structure of this width is alike over so many pixels.
+    pieces = a.size / (4 * np.pi * FINE**2)
+    return found, bool(np.corrcoef(a.ravel(), b.ravel())[0, 1] * np.sqrt(pieces) > CERTAIN)
 
 
-def _pair(values: NDArray[np.float64]) -> tuple[float, float]:
-    return float(values[0]), float(values[1])
+def _overlap(
+    one: NDArray[np.float64], other: NDArray[np.float64], shift: NDArray[np.int_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what two planes have in common, the first being shifted by whole pixels against the second."""
+    ahead = tuple(slice(max(0, s), n + min(0, s)) for s, n in zip(shift.tolist(), one.shape, strict=True))
+    behind = tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(shift.tolist(), one.shape, strict=True))
+    return one[ahead], other[behind]

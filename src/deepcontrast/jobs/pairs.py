@@ -25,6 +25,8 @@ SWAPPED = 1.5
 """How many times noisier a target must be than its input for the two to be taken for swapped."""
 OTHER = 0.1
 """By how much better an image may agree with another's target than with its own."""
+ALIKE = 0.3
+"""Correlation from which an image agrees with another's target not just by chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +57,7 @@ def open_pairs(
     for file, truth in matched(list_images(inputs), list_images(targets)):
         image, target = reading.open(file), reading.open(truth)
         describe_stack(image, say)
+        say(f"  its target is {truth}")
         pairs.append(Pair((file, truth), image, target))
     check_pairs([pair.image for pair in pairs], [pair.target for pair in pairs])
     for n, pair in enumerate(pairs):
@@ -75,9 +78,11 @@ def matched(inputs: Sequence[Path], targets: Sequence[Path]) -> list[tuple[Path,
     """
     if len(inputs) == len(targets) == 1:
         return [(inputs[0], targets[0])]
-    keys = [{_key(file, files): file for file in files} for files in (inputs, targets)]
-    if keys[0].keys() != keys[1].keys():
-        keys = [{stem(file): file for file in files} for files in (inputs, targets)]
+    ways = (
+        [{stem(file): file for file in files} for files in (inputs, targets)],
+        [{_key(file, files): file for file in files} for files in (inputs, targets)],
+    )
+    keys = max(ways, key=lambda way: len(way[0].keys() & way[1].keys()))
     for one, other, kind in ((keys[0], keys[1], "target"), (keys[1], keys[0], "input")):
         for name, file in one.items():
             if name not in other:
@@ -103,10 +108,12 @@ def _alike(names: Sequence[str]) -> int:
     )
 
 
-def _plane(stack: Stack, t: int = 0, c: int = 0) -> NDArray[np.float64]:
-    """Return the middle plane of an image."""
-    frame = stack.frame(t, c)
-    return np.asarray(frame[len(frame) // 2], np.float64)
+def _planes(pair: Pair) -> list[NDArray[np.float64]]:
+    """Return a plane of a pair, both images of it: of five, the one whose target varies most."""
+    image, target = pair.image.frame(), pair.target.frame()
+    some = np.unique(np.linspace(0, len(target) - 1, 5).round().astype(int)).tolist()
+    z = max(some, key=lambda z: float(np.std(np.asarray(target[z], np.float64))))
+    return [np.asarray(frame[z], np.float64) for frame in (image, target)]
 
 
 def _check_order(pair: Pair) -> None:
@@ -115,10 +122,10 @@ def _check_order(pair: Pair) -> None:
     Raises:
         InputError: says so.
     """
-    noise = [_noise(_plane(stack)) for stack in (pair.image, pair.target)]
-    if noise[1] > SWAPPED * noise[0]:
+    noise = [_noise(plane) for plane in _planes(pair)]
+    if noise[0] > 0 and noise[1] > SWAPPED * noise[0]:
         raise InputError(
-            f"the target '{pair.files[1]}' is {noise[1] / max(noise[0], 1e-12):.1f} times noisier than its input "
+            f"the target '{pair.files[1]}' is {noise[1] / noise[0]:.1f} times noisier than its input "
             f"'{pair.files[0]}': are the two swapped?"
         )
 
@@ -129,9 +136,9 @@ def _check_place(pair: Pair, other: Pair) -> None:
     Raises:
         InputError: names both.
     """
-    own = _agreement(_plane(pair.image), _plane(pair.target))
-    theirs = _agreement(_plane(pair.image), _plane(other.target))
-    if theirs > own + OTHER:
+    image, target = _planes(pair)
+    own, theirs = _agreement(image, target), _agreement(image, _planes(other)[1])
+    if theirs > max(ALIKE, own + OTHER):
         raise InputError(
             f"'{pair.files[0]}' does not show what its target '{pair.files[1]}' shows (correlation {own:.2f}), "
             f"'{other.files[1]}' agrees better ({theirs:.2f})"
@@ -144,7 +151,9 @@ def _registered(pair: Pair, register: bool, say: Say) -> Pair:
     Raises:
         InputError: it does not, and shall not be shifted.
     """
-    shift = shift_between(_plane(pair.image), _plane(pair.target))
+    shift = shift_between(*_planes(pair))
+    if not shift.known:
+        say(f"{pair.files[1].name}: too little structure in common to say whether it is shifted; taken as it is")
     if not shift.beyond(REGISTERED):
         return pair
     if not register:
@@ -170,11 +179,11 @@ def _cropped(stack: Stack, shift: Shift) -> Stack:
 
 
 def _noise(plane: NDArray[np.float64]) -> float:
-    """Return the noise of neighbouring pixels as a share of the contrast of a plane (Y, X)."""
+    """Return how much finest detail a plane (Y, X) has, noise and all, as a share of its contrast."""
     even = plane[: plane.shape[0] // 2 * 2, : plane.shape[1] // 2 * 2]
     detail = (even[::2, ::2] - even[1::2, ::2] - even[::2, 1::2] + even[1::2, 1::2]) / 2
     contrast = ndimage.gaussian_filter(plane, 1.5).std()
-    return float(np.median(np.abs(detail)) / 0.6745 / max(contrast, 1e-12))
+    return float(np.sqrt(np.mean(detail**2)) / contrast) if contrast > 0 else 0.0
 
 
 def _agreement(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

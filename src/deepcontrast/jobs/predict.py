@@ -24,7 +24,7 @@ from deepcontrast.model import Model, load_model
 from deepcontrast.output_checks import check_out, check_space, partial_folder, size_of
 from deepcontrast.prediction import Plan
 from deepcontrast.progress import Event, Progress, silent
-from deepcontrast.scale.members import check_models, normed, open_members, own_norms, restore
+from deepcontrast.scale.members import check_models, left, normed, open_members, own_norms, restore
 from deepcontrast.scale.predict_shards import (
     Restoration,
     restore_stack,
@@ -243,7 +243,7 @@ def predict_stack(
                 mean, _ = restore(task, fitted, current, device=device, report=told)
                 current = [mean] * len(members)
             if invalid.valid is not None:
-                mean[~invalid.valid] = volume[~invalid.valid]
+                mean[~invalid.valid] = left(task, fitted, volume[~invalid.valid])
             out[stack.index(t, c)] = mean if "Z" in stack.axes else mean[0]
     return replace(stack, array=out)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,9 @@ def norms_of(
     """Return with which norms of their own the models are applied to every time point and channel; ``None``: none."""
     task: Any = registry.load("tasks", models[0].task)
     found = {}
+    opened = cache(lambda c: open_members(task, models, c, "cpu"))
     for t, c in surveys:
-        members = open_members(task, models, c, "cpu")
-        found[t, c] = own_norms(task, members, stack.frame(t, c), surveys[t, c], norm)
+        found[t, c] = own_norms(task, opened(c), stack.frame(t, c), surveys[t, c], norm)
     if all(one is None for norms in found.values() for one in norms):
         return None
     say("every image is normalised by itself, as in training; the result is in its grey levels")

@@ -75,8 +75,26 @@ def own_norms(task: Any, members: Sequence[Member], frame: Frame, known: Survey,
         frame: the image (Z, Y, X).
         known: its survey.
         norm: ``"stored"`` takes that of training; ``"image"`` that of the image, where the model was trained so.
+
+    Raises:
+        InputError: some were trained so and some not: their results are in different grey levels.
     """
-    return [None if norm == "stored" else task.own_norm(member.fit, frame, known) for member in members]
+    norms = [None if norm == "stored" else task.own_norm(member.fit, frame, known) for member in members]
+    if None in norms and any(norms):
+        raise InputError(
+            "some of the models normalise every image by itself and some do not; they form one ensemble only with "
+            "--norm stored"
+        )
+    return norms
+
+
+def left(task: Any, members: Sequence[Member], values: NDArray[Any]) -> NDArray[Any]:
+    """Return what stands in a result for values of the image that were not restored, the mean over the ensemble."""
+    if len(members) == 1:
+        alone: NDArray[Any] = task.left(members[0].fit, values)
+        return alone
+    mean: NDArray[Any] = sum(member.share * task.left(member.fit, values) for member in members)
+    return mean
 
 
 def normed(task: Any, members: Sequence[Member], norms: Sequence[Norm | None]) -> list[Member]:

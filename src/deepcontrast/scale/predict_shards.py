@@ -35,7 +35,7 @@ from deepcontrast.outputs import Counted, Encoding, choose, count
 from deepcontrast.prediction import Done, Plan, Seam
 from deepcontrast.progress import Event, Progress
 from deepcontrast.scale.journal import Journal, Record, Shard, open_journal
-from deepcontrast.scale.members import Box, Member, normed, open_members, restore
+from deepcontrast.scale.members import Box, Member, left, normed, open_members, restore
 from deepcontrast.scale.runners import Report, Run, Runner, Work, finish_shards
 from deepcontrast.stack import Frame, Stack
 from deepcontrast.valid import Survey, codes
@@ -351,7 +351,7 @@ def _open_work(job: Restoration) -> Work:
         raw, survey = stack.frame(t, c), job.surveys[t, c]
         if not survey.all_valid:
             invalid = codes(raw, survey, zyx) > 0
-            image[invalid] = raw[zyx][invalid]
+            image[invalid] = left(task, members(t, c), raw[zyx][invalid])
         return image
 
     def work(shard: Shard, report: Report) -> Record:

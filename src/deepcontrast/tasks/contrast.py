@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ __all__ = [
     "example",
     "fit",
     "geometry",
+    "left",
     "normed",
     "own_norm",
     "prepare",
@@ -109,6 +111,11 @@ def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str,
 def own_norm(fit: Fit, frame: Frame, known: Survey) -> Norm | None:
     """Return ``None``: a model of one experiment has one norm for all its images."""
     return None
+
+
+def left(fit: Fit, values: NDArray[Any]) -> NDArray[Any]:
+    """Return values of the image that were not restored, as they stand in the result: the same."""
+    return values
 
 
 def normed(fit: Fit, norm: Norm) -> Fit:

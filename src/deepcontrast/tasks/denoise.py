@@ -40,6 +40,7 @@ __all__ = [
     "cleaned",
     "fit",
     "geometry",
+    "left",
     "normed",
     "own_norm",
     "prepare",
@@ -129,8 +130,9 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     params = Params(**config.task)
     norms, targets = [], []
     for n, source in enumerate(sources):
-        norms.append(measure(source.frame, source.survey, params.norm, params.low, params.high))
-        targets.append(measure(source.truth, None, params.norm, params.low, params.high))
+        one, other = pair_norms(source, params.norm, params.low, params.high)
+        norms.append(one)
+        targets.append(other)
         progress(Event("fit", n + 1, len(sources)))
     shapes = {id(s.stack): (s.stack.size("Y"), s.stack.size("X")) for s in sources}
     patch = min(patch_size(shape, config.train.patch, 2**config.net.depth) for shape in shapes.values())
@@ -151,26 +153,30 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     )
 
 
-def measure(frame: Frame, known: Survey | None, kind: str, low: float, high: float) -> Norm:
-    """Return the norm of an image (Z, Y, X) without its empty voxels; planes are read one by one.
+def measure(frame: Frame, image: Frame, known: Survey, kind: str, low: float, high: float) -> Norm:
+    """Return the norm of a frame (Z, Y, X) where an image, itself or its partner, is not empty; read plane by plane.
 
-    Without a survey every voxel counts.
+    Args:
+        frame: what is measured.
+        image: that may have empty voxels.
+        known: the survey of that image.
+        kind, low, high: see :class:`Params`.
 
     Source: CARE supplement, equation 2.1, for percentiles.
 
     Raises:
         InputError: all of it is one value.
     """
-    planes = [z for z in range(len(frame)) if known is None or (known.seen[z] and not known.blank[z])]
+    planes = [z for z in range(len(frame)) if known.seen[z] and not known.blank[z]]
 
     def parts() -> Iterator[NDArray[Any]]:
         for z in planes:
             plane = np.asarray(frame[z])
-            if known is None or known.all_valid:
+            if known.all_valid:
                 yield plane.ravel()
             else:
                 whole = slice(z, z + 1), slice(0, plane.shape[0]), slice(0, plane.shape[1])
-                yield plane[codes(frame, known, whole)[0] != EMPTY]
+                yield plane[codes(image, known, whole)[0] != EMPTY]
 
     if kind == "percentile":
         bottom, top = percentiles(parts, (low, high))
@@ -185,14 +191,27 @@ def measure(frame: Frame, known: Survey | None, kind: str, low: float, high: flo
     return norm
 
 
+def pair_norms(source: Source, kind: str, low: float, high: float) -> tuple[Norm, Norm]:
+    """Return the norms of an input and its target, both measured where the input is not empty."""
+    one, other = (
+        measure(frame, source.frame, source.survey, kind, low, high) for frame in (source.frame, source.truth)
+    )
+    return one, other
+
+
 def own_norm(fit: Fit, frame: Frame, known: Survey) -> Norm | None:
     """Return the norm of an image by itself, where the model was trained so; else ``None``."""
-    return measure(frame, known, fit.kind, fit.low, fit.high) if fit.per_image else None
+    return measure(frame, frame, known, fit.kind, fit.low, fit.high) if fit.per_image else None
 
 
 def normed(fit: Fit, norm: Norm) -> Fit:
     """Return the fit for an image of a norm of its own, whose grey levels the result will have too."""
     return replace(fit, norm=norm, target=norm)
+
+
+def left(fit: Fit, values: NDArray[Any]) -> NDArray[np.float32]:
+    """Return, in the result's grey levels, values of the image that were not restored."""
+    return np.asarray(fit.target.invert(fit.norm(values.astype(np.float32))), np.float32)
 
 
 def clean(volume: NDArray[Any], fit: Fit, invalid: Invalid | None = None) -> NDArray[np.float32]:
@@ -226,10 +245,7 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
         """Return the filled input of a source, both norms, and how bright its foreground is."""
         source, norm, target = sources[i], fit.norm, fit.target
         if fit.per_image:
-            norm, target = (
-                measure(frame, known, fit.kind, fit.low, fit.high)
-                for frame, known in ((source.frame, source.survey), (source.truth, None))
-            )
+            norm, target = pair_norms(source, fit.kind, fit.low, fit.high)
         least = -np.inf
         if params.foreground:
             [top] = percentiles(
