@@ -178,7 +178,7 @@ class Task(Protocol):
         """Return, in the result's grey levels, values of the image that were not restored."""
 
     def normed(self, fit: Any, norm: Norm) -> Any:
-        """Return the fit for an image of a norm of its own."""
+        """Return the fit for an image of a norm of its own; of a task that has such norms."""
 
     def windowed(self, fit: Any, field: tuple[int, int], y: slice, x: slice) -> Any:
         """Return the fit for a window of the planes, of which an excerpt is."""

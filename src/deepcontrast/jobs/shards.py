@@ -53,7 +53,9 @@ def norms_of(
         found[t, c] = own_norms(task, opened(c), stack.frame(t, c), surveys[t, c], norm)
     if all(one is None for norms in found.values() for one in norms):
         return None
-    say("every image is normalised by itself, as in training; the result is in its grey levels")
+    say(
+        "every image is normalised by itself, as in training: brightness is not comparable between images (--norm stored)"
+    )
     return found
 
 

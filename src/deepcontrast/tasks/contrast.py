@@ -9,7 +9,6 @@ OOD Model Predictions", sections 3 and 4. Input is ``d(x)``, target is ``x``; no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,6 @@ __all__ = [
     "fit",
     "geometry",
     "left",
-    "normed",
     "own_norm",
     "prepare",
     "restore",
@@ -116,11 +114,6 @@ def own_norm(fit: Fit, frame: Frame, known: Survey) -> Norm | None:
 def left(fit: Fit, values: NDArray[Any]) -> NDArray[Any]:
     """Return values of the image that were not restored, as they stand in the result: the same."""
     return values
-
-
-def normed(fit: Fit, norm: Norm) -> Fit:
-    """Return the fit for an image of a norm of its own."""
-    return replace(fit, norm=norm)
 
 
 def _halves(raw: Tensor, fit: Fit, generator: torch.Generator) -> tuple[Tensor, Tensor]:
