@@ -53,9 +53,7 @@ def norms_of(
         found[t, c] = own_norms(task, opened(c), stack.frame(t, c), surveys[t, c], norm)
     if all(one is None for norms in found.values() for one in norms):
         return None
-    say(
-        "every image is normalised by itself, as in training: brightness is not comparable between images (--norm stored)"
-    )
+    say("every image is normalised by itself, as in training: they differ in brightness (--norm stored)")
     return found
 
 
