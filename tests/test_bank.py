@@ -238,9 +238,9 @@ def test_windows_hold_what_the_whole_planes_do(
     assert not budget.complete
     assert budget.images["raw"].numel() * 12 <= 1e6
     generator = np.random.default_rng((1, 0))
-    reach, voxels = max(fit.layers), 10**6 // (4 * len(budget.images))
-    inside = reach if fit.in_space else 0
-    chosen, _ = windows([source.frame.shape], voxels, 2 * fit.patch, generator, reach, inside)
+    around, voxels = (-min(fit.layers), max(fit.layers)), 10**6 // (4 * len(budget.images))
+    inside = around if fit.in_space else (0, 0)
+    chosen, _ = windows([source.frame.shape], voxels, 2 * fit.patch, generator, around, inside)
     chosen, _, trained = with_layers(chosen, source.frame.shape[:1], fit.layers, slabs=fit.in_space)
     planes = {name: image.view(source.frame.shape) for name, image in whole.images.items()}
     piece = 0

@@ -33,7 +33,13 @@ from deepcontrast.valid import survey
 from .conftest import TINY
 
 NORMS = ("mean_std", "percentile")
-FORMS = {"planes": (), "neighbours": ("net.context=1",), "space": ("net.context=1", "net.dims=3")}
+FORMS = {
+    "planes": (),
+    "neighbours": ("net.context=1",),
+    "space": ("net.context=1", "net.dims=3"),
+    "pooled": ("net.context=2", "net.dims=3", "net.pool_z=1"),
+}
+SLABS = {"space": slice(2, 5), "pooled": slice(1, 5)}
 
 
 def stack_of(array: NDArray[Any]) -> Stack:
@@ -87,10 +93,10 @@ def test_a_bank_holds_both_images_of_a_place_in_network_units(form: str) -> None
         assert stack is not None
         values = np.asarray(stack.array, np.float64)
         expected = (values - values.mean()) / values.std()
-        planes = expected[2:5] if form == "space" else expected[3:4]
-        middle = found[0, 0] if form == "space" else found[0, found.shape[1] // 2][None]
+        planes = expected[SLABS.get(form, slice(3, 4))]
+        middle = found[0, 0] if form in SLABS else found[0, found.shape[1] // 2][None]
         np.testing.assert_allclose(middle, planes[:, 5:29, 7:31], atol=1e-4)
-    assert (x.shape[1], y.shape[1]) == ((1, 1) if form == "space" else (len(fit.layers), 1))
+    assert (x.shape[1], y.shape[1]) == ((1, 1) if form in SLABS else (len(fit.layers), 1))
 
 
 def test_patches_are_drawn_around_what_is_bright() -> None:
@@ -122,6 +128,17 @@ def error(result: NDArray[Any], truth: NDArray[Any]) -> float:
     """Return the root mean square error after the best affine fit, as a share of the truth's range."""
     slope, level = np.polyfit(result.ravel().astype(float), truth.ravel().astype(float), 1)
     return float(np.sqrt(np.mean((slope * result + level - truth) ** 2)) / np.ptp(truth))
+
+
+@pytest.mark.parametrize("planes", [2, 3, 5])
+def test_thin_stacks_are_trained_on_in_space(planes: int, tmp_path: Path) -> None:
+    """Slabs get as thin as the stacks, and are pooled as often as they can be; any other stack is restored with it."""
+    thin = [replace(stack, array=np.asarray(stack.array)[:planes]) for stack in pair(0)]
+    config = settled("train.steps=4", "net.depth=2", "net.dims=3", "net.context=4", "net.pool_z=2")
+    model, _ = learn([thin[0]], config, targets=[thin[1]], folder=tmp_path)
+    assert len(model.channels[0].fit["layers"]) == {2: 2, 3: 2, 5: 4}[planes]
+    for stack in (thin[0], pair(1)[0]):
+        assert np.isfinite(predict_stack([model], stack).array).all()
 
 
 @pytest.mark.parametrize("kind", NORMS)

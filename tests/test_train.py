@@ -118,6 +118,24 @@ def test_learning_rate_follows_its_schedule(schedule: Any) -> None:
         assert rate(99, [1.0] * 50) == 1.0
 
 
+def test_training_ends_where_nothing_gets_better(prepared: Prepared, tmp_path: Path) -> None:
+    task, sources, fit, config = prepared
+    useless = config.train.model_copy(update={"learning_rate": 1e-12, "steps": 40, "stop_after": 2})
+    config = config.model_copy(update={"train": useless})
+    events: list[Event] = []
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    found = train(task, sources, fit, config, checkpoint=checkpoint, progress=events.append)
+    # The first of equal losses is the lowest, and none after it is lower.
+    assert len(found.history["val_loss"]) < 40 // useless.validate_every
+    lowest = found.history["val_loss"].index(min(found.history["val_loss"]))
+    assert len(found.history["val_loss"]) == lowest + 1 + 2
+    assert len(found.history["loss"]) == found.history["val_step"][-1]
+    assert any("ends after" in str(event.values.get("message")) for event in events)
+    again = train(task, sources, fit, config, checkpoint=checkpoint)
+    assert again.history == found.history
+    assert all(torch.equal(again.best[name], found.best[name]) for name in found.best)
+
+
 def test_memory_goes_back_while_a_bank_is_made(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     task, sources, fit, config = prepared
     done: list[str] = []

@@ -47,6 +47,8 @@ class _Unguarded(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.to:
+            if isinstance(args[1], torch.dtype):
+                return args[0] if args[0].dtype == args[1] else func(*args)
             assert args[0].device.type == args[1], "a copy from device to device"
             return args[0]
         if func is not Tensor.__getitem__:
@@ -95,7 +97,9 @@ def test_a_step_stays_on_the_gpu(begun: Begun) -> None:
         bank = replace(bank, **{field.name: there(getattr(bank, field.name)) for field in fields(bank)})
         for module in learner.net.modules():
             module._parameters = {k: v if v is None else nn.Parameter(there(v)) for k, v in module._parameters.items()}
-        learner = replace(learner, device="cuda", data_device="cuda", optimizer=adam(learner.net, 1e-3, "cuda"))
+        learner = replace(
+            learner, device="cuda", data_device="cuda", optimizer=adam(learner.net, learner.config.train, "cuda")
+        )
         x, y, weight = learner.draw(bank, learner.patches, learner.noise)
         loss = LOSSES["mae"](learner.net(x), y, weight)
         set_rate(learner.optimizer, 1e-4)

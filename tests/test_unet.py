@@ -30,16 +30,22 @@ def test_merging_two_maps_equals_upsampling_and_joining_them(
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
 
 
-def test_a_planar_network_takes_any_number_of_planes_and_looks_as_far_as_it_says() -> None:
+@pytest.mark.parametrize("pool_z", [0, 1, 2])
+def test_a_network_in_space_looks_as_far_along_z_as_it_says(pool_z: int) -> None:
     torch.manual_seed(0)
-    net = unet.unet(depth=2, features=4, dims=3, planar=True, bias=False).double()
-    # Through weights of one sign nothing cancels, so everything in reach is felt.
+    net = unet.unet(depth=2, features=4, dims=3, pool_z=pool_z, bias=False).double()
+    # Through weights of one sign nothing cancels, so everything in reach is felt; a maximum hides the smaller ones.
     for weight in net.parameters():
         nn.init.uniform_(weight, 0.1, 1)
-    assert net(torch.randn(1, 1, 1, 8, 8, dtype=torch.float64)).shape == (1, 1, 1, 8, 8)
-    assert net.across == 10
-    image = torch.rand(1, 1, 31, 8, 8, dtype=torch.float64)
-    other = image.clone()
-    other[:, :, 15] += 1
-    felt = (net(other) - net(image)).abs().amax(dim=(0, 1, 3, 4)) > 0
-    assert felt.nonzero().flatten().tolist() == list(range(15 - net.across, 15 + net.across + 1))
+    step, reach = net.step_z, net.halo_z
+    assert net(torch.randn(1, 1, step, 8, 8, dtype=torch.float64)).shape == (1, 1, step, 8, 8)
+    planes = 2 * step * (-(-reach // step) + 1)
+    image = torch.rand(1, 1, planes, 8, 8, dtype=torch.float64)
+    felt = torch.zeros(planes, planes, dtype=torch.bool)
+    for z in range(planes):
+        other = image.clone()
+        other[:, :, z] += 10
+        felt[z] = (net(other) - net(image)).abs().amax(dim=(0, 1, 3, 4)) > 0
+    first = planes // 2
+    seen_by_block = felt[:, first : first + step].any(1).nonzero().flatten().tolist()
+    assert seen_by_block == list(range(first - reach, first + step + reach))

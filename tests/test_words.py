@@ -73,6 +73,9 @@ def test_wrong_settings_name_the_right_ones(setting: str, message: str) -> None:
         load_recipe("contrast", [setting])
 
 
+CARE = ("care", *(f"care-{name}" for name in ("hela", "ins1-granules", "ins1-tubules", "planaria", "tribolium")))
+
+
 def test_a_recipe_file_is_checked_like_the_package_own(tmp_path: object) -> None:
     from pathlib import Path
 
@@ -91,7 +94,7 @@ def test_a_recipe_file_is_checked_like_the_package_own(tmp_path: object) -> None
             load_recipe(str(folder / "flat.toml"))
     with pytest.raises(InputNotFoundError):
         load_recipe(str(folder / "missing.toml"))
-    assert set(recipes()) == {"best", "care", "contrast", "contrast-paper", "fast"}
+    assert set(recipes()) == {"best", "contrast", "contrast-paper", "fast", *CARE}
 
 
 def test_the_sizes_of_the_recipe_differ_in_network_and_training_only() -> None:

@@ -23,7 +23,7 @@ from deepcontrast.evaluation import depth_means, truth_rows
 from deepcontrast.io import container_suffix, stem
 from deepcontrast.jobs.hardware import hardware
 from deepcontrast.jobs.images import is_image_name
-from deepcontrast.jobs.predict import predict_stack
+from deepcontrast.jobs.predict import predict_maps, predict_stack
 from deepcontrast.jobs.results import save
 from deepcontrast.model import Model, load_model, save_model
 from deepcontrast.progress import Progress, silent
@@ -61,6 +61,23 @@ class Restorer:
         """
         where = accept.choose_device(device)
         return predict_stack([self.model], stack, iterations=iterations, norm=norm, device=where, progress=progress)
+
+    def predict_with_uncertainty(
+        self, stack: Stack, *, norm: str = "image", device: str = "auto", progress: Progress = silent
+    ) -> Mapping[str, Stack]:
+        """Return the stack restored once, and how sure the networks are, in float32.
+
+        Of a model that was trained with the loss ``laplace``. Arguments as for :meth:`predict`.
+
+        Returns:
+            ``"mean"``; ``"scale"``, the absolute error that is expected of it; ``"lower"`` and ``"upper"``, the bounds
+            of a 90 % interval; ``"disagreement"`` of the networks, from 0 to 1.
+
+        Raises:
+            InputError: the model was trained with another loss.
+        """
+        where = accept.choose_device(device)
+        return predict_maps([self.model], stack, norm=norm, uncertainty=True, device=where, progress=progress)
 
     def save(self, path: PathLike) -> None:
         """Write the model file (``.safetensors``)."""

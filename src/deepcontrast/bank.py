@@ -69,8 +69,8 @@ def fill_bank(
     """
     shapes = [source.frame.shape for source in sources]
     voxel = 4 * (len([name for name in names if name != WEIGHT]) + 1)  # a weight may come to them
-    reach = max(offsets)
-    inside = reach if slabs else 0
+    reach = -min(offsets), max(offsets)
+    inside = reach if slabs else (0, 0)
     wanted, complete = windows(shapes, megabytes * 10**6 // voxel, 2 * patch, rng, reach, inside)
     pieces, shown, trained = with_layers(wanted, [shape[0] for shape in shapes], offsets, slabs=slabs)
     spacing, closed = jitter(patch), squares(sources, held_out)

@@ -28,7 +28,9 @@ class Net(Table):
 
     The paper names depth and features; kernel size and residual are CSBDeep's defaults where it is silent. ``context``
     is how many planes above, and as many below, a plane is restored with: as channels of a network in the plane, or,
-    with ``dims = 3``, in slabs of so many planes that a network in space is trained on.
+    with ``dims = 3``, in slabs of so many planes that a network in space is trained on. ``pool_z`` is how many of the
+    levels of such a network are pooled along Z too; with any, a slab has 2 ``context`` planes, or as many as a multiple
+    of 2**``pool_z`` allows.
     """
 
     name: str = "unet"
@@ -39,6 +41,7 @@ class Net(Table):
     residual: bool = True
     context: int = Field(0, ge=0, le=8)
     dims: Literal[2, 3] = 2
+    pool_z: int = Field(0, ge=0, le=8)
 
     @field_validator("kernel")
     @classmethod
@@ -59,20 +62,24 @@ class Train(Table):
     """The schedule: ``steps`` is the total number of optimiser steps.
 
     ``keep`` says which weights the model file gets: those of the lowest validation loss, or the last ones.
-    ``precision`` is that of the convolutions; ``auto`` takes what the device computes fastest. ``clip`` is the norm
-    that a larger gradient, over all weights, is scaled down to; 0 leaves every gradient as it is.
+    ``stop_after`` so many validations without a new minimum training ends early; with 0 it never does. ``epsilon`` is
+    Adam's. ``precision`` is that of the convolutions; ``auto`` takes what the device computes fastest. ``clip`` is the
+    norm that a larger gradient, over all weights, is scaled down to; 0 leaves every gradient as it is. With the loss
+    ``laplace`` the network predicts, beside the mean, the scale of a Laplace distribution.
     """
 
     steps: int = Field(2000, ge=1)
     batch: int = Field(16, ge=1)
     patch: int = Field(64, ge=8)
     learning_rate: float = Field(4e-4, gt=0)
+    epsilon: float = Field(1e-8, gt=0)
     clip: float = Field(0.0, ge=0)
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
-    loss: Literal["mae", "mse"] = "mae"
+    loss: Literal["mae", "mse", "laplace"] = "mae"
     augment: bool = True
     validation: float = Field(0.05, gt=0, lt=0.5)
     validate_every: int = Field(200, ge=1)
+    stop_after: int = Field(0, ge=0)
     keep: Literal["best", "last"] = "best"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = Field(0, ge=0, lt=2**63)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from deepcontrast import __version__, registry
 from deepcontrast.config import Config
 from deepcontrast.depth import depths
 from deepcontrast.model import Channel, Model
-from deepcontrast.progress import Progress, silent
+from deepcontrast.prediction import load_nets
+from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.stack import Stack
 from deepcontrast.task import Source
 from deepcontrast.training import train
+from deepcontrast.trust import trust
 
 
 def learn(
@@ -68,11 +70,19 @@ def learn(
             # What the first network was trained in, by its trial or its checkpoint, holds for all.
             settled = one.mode.settle(config)
             trained.append(one)
+        kept = tuple(one.last if config.train.keep == "last" else one.best for one in trained)
+        trusted = None
+        if config.train.loss == "laplace":
+            nets = load_nets(task, kept, fit, config, device)
+            trusted = trust(task, sources, fit, config, nets, device=device)
+            for line in trusted.describe():
+                progress(Event("trust", values={"message": line}))
+            if trusted.after:
+                fit = replace(fit, widened=trusted.after.factor)
         table, arrays = fit.encode()
         names = stacks[0].channels
         name = names[c] if c < len(names) else str(c)
-        kept = tuple(one.last if config.train.keep == "last" else one.best for one in trained)
-        channels.append(Channel(name, table, arrays, kept))
+        channels.append(Channel(name, table, arrays, kept, trusted.encode() if trusted else None))
         histories.append(trained[0].history)
     how = asdict(trained[0].mode)
     provenance = {"version": __version__, "torch": torch.__version__, "images": sorted(fingerprints), **how}

@@ -19,6 +19,15 @@ def mse(prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     return _mean((prediction - target).square(), weight)
 
 
+def laplace(prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the mean negative log-likelihood of Laplace distributions, their log 2 left out (CARE supplement, 2.3.1).
+
+    ``prediction`` (N, 2 C, ...) has the means of all channels, then their scales.
+    """
+    mean, scale = prediction.chunk(2, dim=1)
+    return _mean((target - mean).abs() / scale + scale.log(), weight)
+
+
 def _mean(error: Tensor, weight: Tensor | None) -> Tensor:
     if weight is None:
         return error.mean()
@@ -26,4 +35,4 @@ def _mean(error: Tensor, weight: Tensor | None) -> Tensor:
     return (error * weight).sum() / weight.expand_as(error).sum().clamp(min=1e-6)
 
 
-LOSSES: dict[str, Loss] = {"mae": mae, "mse": mse}
+LOSSES: dict[str, Loss] = {"mae": mae, "mse": mse, "laplace": laplace}

@@ -33,12 +33,14 @@ class Channel:
         fit: the task's numbers, as JSON.
         arrays: the task's images, e.g. the camera's fixed pattern.
         members: weights of the networks; several form an ensemble.
+        trust: of networks that predict a scale, what held-out patches say of them, as JSON.
     """
 
     name: str
     fit: Mapping[str, Any]
     arrays: Mapping[str, NDArray[Any]]
     members: tuple[Mapping[str, Tensor], ...]
+    trust: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +69,7 @@ def save_model(path: Path, model: Model) -> None:
         for m, member in enumerate(channel.members):
             for name, tensor in member.items():
                 tensors[f"channel{c}.member{m}.{name}"] = tensor
-    channels = [{"name": c.name, "fit": c.fit, "members": len(c.members)} for c in model.channels]
+    channels = [{"name": c.name, "fit": c.fit, "members": len(c.members), "trust": c.trust} for c in model.channels]
     save_tensors(
         path,
         tensors,
@@ -93,7 +95,7 @@ def load_model(path: Path) -> Model:
         for c, channel in enumerate(table["channels"]):
             members = tuple(_strip(tensors, f"channel{c}.member{m}.") for m in range(channel["members"]))
             arrays = {k: v.numpy() for k, v in _strip(tensors, f"channel{c}.fit.").items()}
-            channels.append(Channel(channel["name"], channel["fit"], arrays, members))
+            channels.append(Channel(channel["name"], channel["fit"], arrays, members, channel.get("trust")))
         return Model(table["task"], Config(**table["config"]), tuple(channels), table["provenance"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"'{path}' is not a DeepContrast model: {error!r}") from None

@@ -77,9 +77,13 @@ def squares(sources: Sequence[Source], held_out: Sequence[Column]) -> list[list[
 
 
 def validation_places(
-    sources: Sequence[Source], held_out: Sequence[Sequence[tuple[int, int]]], patch: int, *, inside: int = 0
+    sources: Sequence[Source],
+    held_out: Sequence[Sequence[tuple[int, int]]],
+    patch: int,
+    *,
+    inside: tuple[int, int] = (0, 0),
 ) -> list[tuple[int, int, int, int]]:
-    """Return held-out patches (source, z, y, x), evenly spaced, mostly valid, and so many planes ``inside``."""
+    """Return held-out patches (source, z, y, x), evenly spaced, mostly valid, so many planes before and after them."""
     columns = [(i, y, x) for i, corners_of in enumerate(held_out) for y, x in corners_of]
     ends = np.cumsum([len(sources[i].depth) for i, _, _ in columns])
 
@@ -94,9 +98,10 @@ def validation_places(
         return valid is None or bool(valid.mean() > 0.5)
 
     numbers = np.arange(ends[-1] if len(ends) else 0)
-    if inside:
+    if any(inside):
+        first, last = inside
         numbers = np.array(
-            [n for n in numbers.tolist() if inside <= place(n)[1] < len(sources[place(n)[0]].depth) - inside], np.int64
+            [n for n in numbers.tolist() if first <= place(n)[1] < len(sources[place(n)[0]].depth) - last], np.int64
         )
     if not all(source.survey.all_valid for source in sources):
         if len(numbers) > ASKED:
@@ -180,20 +185,22 @@ def windows(
     voxels: int,
     least: int,
     rng: np.random.Generator,
-    around: int = 0,
-    inside: int = 0,
+    around: tuple[int, int] = (0, 0),
+    inside: tuple[int, int] = (0, 0),
 ) -> tuple[list[Window], bool]:
     """Return what of some volumes (Z, Y, X) a bank of so many voxels is drawn from, and whether that is everything.
 
     Where not everything fits, it is a random choice of runs of ``TOGETHER`` neighbouring planes, and of planes longer
     than ``SIDE`` pixels of windows that cover them, at least ``least`` pixels long. They come in the order they lie in.
-    With every run there is room for ``around`` planes above and below, and none begins in the first or last ``inside``
-    planes, which are not trained on.
+    With every run there is room for the planes ``around`` it, so many before and after, and none begins in the first or
+    last planes that are not ``inside``, which are not trained on.
     """
     complete = sum(math.prod(shape) for shape in shapes) <= voxels and max(max(s[1:]) for s in shapes) <= LONGEST
-    side, around, inside = (LONGEST, 0, 0) if complete else (max(SIDE, least), around, inside)
+    side = LONGEST if complete else max(SIDE, least)
+    first, last = (0, 0) if complete else inside
+    more = 0 if complete else sum(around)
     grids = [
-        (np.arange(inside, planes - inside, TOGETHER), _cover(height, side), _cover(width, side))
+        (np.arange(first, planes - last, TOGETHER), _cover(height, side), _cover(width, side))
         for planes, height, width in shapes
     ]
     ends = np.cumsum([math.prod(len(axis) for axis in grid) for grid in grids]).tolist()
@@ -207,10 +214,10 @@ def windows(
         z, y, x = (int(axis[i]) for axis, i in zip(grid, place, strict=True))
         window = (slice(y, min(y + side, height)), slice(x, min(x + side, width)))
         size = math.prod(s.stop - s.start for s in window)
-        depth = min(TOGETHER, planes - inside - z, max(left // size - 2 * around, 0 if chosen else 1))
+        depth = min(TOGETHER, planes - last - z, max(left // size - more, 0 if chosen else 1))
         if depth < 1:
             break
-        left -= (depth + 2 * around) * size
+        left -= (depth + more) * size
         chosen.append((int(number), Window(source, slice(z, z + depth), *window)))
     return [window for _, window in sorted(chosen, key=lambda one: one[0])], complete
 
@@ -247,14 +254,14 @@ def with_layers(
         Windows whose planes are the pieces of the bank, int64 (P, C) the pieces that each is shown with, and (P,)
         those that may be trained on.
     """
-    reach = max(offsets)
+    before, after = -min(offsets), max(offsets)
     number: dict[tuple[int, int, int, int], int] = {}
     asked: set[tuple[int, int, int, int]] = set()
     read = []
     for one in wanted:
         source, y, x = one.source, one.y.start, one.x.start
-        last = min(planes[source], one.z.stop + reach)
-        new = [z for z in range(max(0, one.z.start - reach), last) if (source, z, y, x) not in number]
+        last = min(planes[source], one.z.stop + after)
+        new = [z for z in range(max(0, one.z.start - before), last) if (source, z, y, x) not in number]
         asked |= {(source, z, y, x) for z in range(one.z.start, one.z.stop)}
         number |= {(source, z, y, x): len(number) + n for n, z in enumerate(new)}
         if new:

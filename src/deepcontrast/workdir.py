@@ -175,27 +175,39 @@ def finish(work: Workdir, run: Mapping[str, Any]) -> None:
     _put_in_place(work, work.result)
 
 
-def finish_single(work: Workdir, made: Path) -> None:
+def finish_single(work: Workdir, made: Path, beside: Mapping[Path, Path] | None = None) -> None:
     """Let what was written in the partial folder, a file or an OME-Zarr, appear under its name.
+
+    Args:
+        work: the run.
+        made: what was written.
+        beside: what else was, by where it belongs; it is there before ``out`` is.
 
     Raises:
         OutputExistsError: something appeared at ``out`` meanwhile.
     """
+    for place, one in (beside or {}).items():
+        if one.exists():
+            _move(one, place, work)
     _put_in_place(work, made)
 
 
 def _put_in_place(work: Workdir, made: Path) -> None:
     """Move what was made to where it belongs; what stood there is kept until then."""
-    out = path_of(work.out)
+    _move(made, work.out, work)
+    _discard(work.path)
+
+
+def _move(made: Path, place: Path, work: Workdir) -> None:
+    out = path_of(place)
     if out.exists():
         if not work.replace:
-            raise OutputExistsError(f"'{work.out}' appeared while the run was at work; the result is not written")
+            raise OutputExistsError(f"'{place}' appeared while the run was at work; the result is not written")
         if out.is_dir():
             # Only a file is replaced in one go.
             _remove(work.path / "old")
             os.replace(out, work.path / "old")
     os.replace(made, out)
-    _discard(work.path)
 
 
 def _make_folders(path: Path) -> list[Path]:

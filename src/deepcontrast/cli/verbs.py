@@ -190,6 +190,9 @@ def predict(
     norm: Annotated[
         str, typer.Option("--norm", metavar="image|stored", help="Normalise as in training, or by stored numbers.")
     ] = "image",
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also write scale, bounds and disagreement, beside every result.")
+    ] = False,
     axes: Axes = None,
     voxel_size: VoxelSize = None,
     channel: ChannelName = None,
@@ -218,6 +221,7 @@ def predict(
             out,
             iterations=iterations,
             norm=one_of(norm, ("image", "stored"), "--norm"),
+            uncertainty=uncertainty,
             reading=reading_of(axes, voxel_size, channel),
             dtype=dtype_of(dtype),
             device=device,

@@ -351,7 +351,7 @@ def _seconds(config: Config, device: str) -> float:
     """Return about how long it takes to train a network and apply it to a stack."""
     net, settings, planes = config.net, config.train, 2 * config.net.context + 1
     shape = net.model_dump(include={"depth", "features", "kernel", "bias", "residual", "dims"})
-    form = {"planar": True} if net.dims == 3 else {"channels": planes}
+    form = {"pool_z": 0} if net.dims == 3 else {"channels": planes}
     module = registry.load("nets", net.name)(**shape, **form).to(device)
     patch = (settings.patch, settings.patch)
     slabs = (1, planes) if net.dims == 3 else (planes,)

@@ -7,6 +7,7 @@ from pathlib import Path
 from deepcontrast.io import find_images
 from deepcontrast.jobs.images import open_image
 from deepcontrast.model import load_model
+from deepcontrast.trust import Trust
 
 
 def describe(path: Path) -> list[str]:
@@ -17,6 +18,8 @@ def describe(path: Path) -> list[str]:
         for channel in model.channels:
             count = sum(t.numel() for t in channel.members[0].values())
             lines.append(f"  channel {channel.name}: {len(channel.members)} networks of {count} weights")
+            if channel.trust is not None:
+                lines += [f"    {line}" for line in Trust.decode(channel.trust).describe()]
         return lines + [f"  {key}: {value}" for key, value in sorted(model.provenance.items())]
     lines = []
     for file in find_images(path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,16 @@ from deepcontrast.model import Model, load_model
 from deepcontrast.output_checks import check_out, check_space, partial_folder, size_of
 from deepcontrast.prediction import Plan
 from deepcontrast.progress import Event, Progress, silent
-from deepcontrast.scale.members import check_models, left, normed, open_members, own_norms, restore
+from deepcontrast.scale.members import (
+    check_models,
+    check_uncertain,
+    left,
+    merged,
+    normed,
+    open_members,
+    own_norms,
+    restore,
+)
 from deepcontrast.scale.predict_shards import (
     Restoration,
     restore_stack,
@@ -33,6 +42,7 @@ from deepcontrast.scale.predict_shards import (
 from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Stack
 from deepcontrast.training import threads
+from deepcontrast.uncertainty import MAPS
 from deepcontrast.valid import find_invalid, survey
 from deepcontrast.workdir import begun_on, finish_single, is_done, working
 
@@ -47,6 +57,7 @@ def predict_images(
     *,
     iterations: int = 1,
     norm: str = "image",
+    uncertainty: bool = False,
     reading: Reading,
     dtype: str | None = None,
     device: str = "auto",
@@ -66,6 +77,7 @@ def predict_images(
         iterations: how often the networks are applied.
         norm: ``"image"`` normalises each image as the models' images were, by itself if so; ``"stored"`` all as
             the images of training in their median.
+        uncertainty: also write, beside every result, the maps of :mod:`deepcontrast.uncertainty`.
         reading: how the images are to be understood.
         dtype: of the results; that of each image by default.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
@@ -86,13 +98,19 @@ def predict_images(
         raise InputError(f"{len(files)} images need a folder as --out, not the file '{out}'")
     if len(files) == 1 and out.suffix and not out.is_dir():
         container_suffix(out)
+    if uncertainty:
+        check_uncertain(loaded, iterations)
     targets = [out if single else out / f"{stem(file)}{container_suffix(file)}" for file in files]
     inputs = [*models, *files]
     if not plan_only:
         for target in targets:
             check_target(target, inputs, overwrite=overwrite or resume)
             check_out(target, resume=resume, overwrite=overwrite, inputs=inputs, folder=False)
-    order = _Order(tuple(models), loaded, iterations, norm, dtype, choose_device(device), resources or Resources())
+            for name in MAPS if uncertainty else ():
+                check_target(_beside(target, name), inputs, overwrite=overwrite or resume)
+    order = _Order(
+        tuple(models), loaded, iterations, norm, uncertainty, dtype, choose_device(device), resources or Resources()
+    )
     failures = []
     for file, target in zip(files, targets, strict=True):
         try:
@@ -100,7 +118,7 @@ def predict_images(
             describe_stack(stack, say)
             check_models(loaded, stack)
             if plan_only:
-                for line in describe_plan(plan_shards(order.models, stack, order.device, order.resources), stack):
+                for line in describe_plan(order.planned(stack), stack):
                     say(line)
             else:
                 work = partial(_predict_image, order, reading, file, stack, target)
@@ -120,9 +138,14 @@ class _Order:
     models: Sequence[Model]
     iterations: int
     norm: str
+    uncertainty: bool
     dtype: str | None
     device: str
     resources: Resources
+
+    def planned(self, stack: Stack) -> dict[str, Any]:
+        """Return how a stack will be restored."""
+        return plan_shards(self.models, stack, self.device, self.resources, uncertain=self.uncertainty)
 
 
 def _predict_image(
@@ -143,7 +166,13 @@ def _predict_image(
         "verb": "predict",
         "models": [fingerprint(path) for path in order.paths],
         "input": fingerprint(file),
-        "options": {"iterations": order.iterations, "norm": order.norm, "dtype": order.dtype, **asdict(reading)},
+        "options": {
+            "iterations": order.iterations,
+            "norm": order.norm,
+            "uncertainty": order.uncertainty,
+            "dtype": order.dtype,
+            **asdict(reading),
+        },
     }
     if resume and target.exists() and is_done(target, job, _made_as(target)):
         say(f"'{target}' is complete already; nothing to do")
@@ -152,14 +181,15 @@ def _predict_image(
     dtype = dtype_in(container, np.dtype(order.dtype or stack.dtype))
     zarr = container == ".ome.zarr"
     there = size_of(partial_folder(target)) if resume else 0
-    check_space(target, space(stack, order.iterations, dtype, copied=not zarr) + 50_000_000 - there)
+    needed = space(stack, order.iterations, dtype, copied=not zarr, uncertain=order.uncertainty)
+    check_space(target, needed + 50_000_000 - there)
     order.resources.check()
     stored = begun_on(target).get("plan") if resume else None
     begun = {
         **machine(order.device),
         "threads": order.resources.threads_of_one(torch.get_num_threads()),
         # Whatever memory is left now.
-        "plan": stored or plan_shards(order.models, stack, order.device, order.resources),
+        "plan": stored or order.planned(stack),
     }
     surveys = surveys_of(stack, progress, say)
     norms = norms_of(order.models, stack, surveys, order.norm, say)
@@ -181,20 +211,33 @@ def _predict_image(
             device=order.device,
             threads=work.machine["threads"],
             folder=work.path.resolve(),
+            uncertain=order.uncertainty,
             norms=norms,
         )
         kept = {RECORD: json.dumps({**job, "plan": deciding(plan)}, sort_keys=True)}
         with threads(restoration.threads):
             outcome = restore_stack(restoration, order.resources.runner(), attributes=kept, progress=progress)
-        if zarr:
-            made = restoration.result
-        else:
-            made = work.path / target.name
-            written = open_writer(restoration.result)
-            write_stack(made, replace(stack, array=written.array), attributes=outcome.attributes)
-        finish_single(work, made)
+        made = _in_container(restoration.result, work.path / target.name, stack, outcome.attributes)
+        beside = {
+            _beside(target, name): _in_container(path, work.path / _beside(target, name).name, stack)
+            for name, path in restoration.maps.items()
+        }
+        finish_single(work, made, beside)
     for line in outcome.describe():
         say(f"{target}: {line}")
+
+
+def _beside(target: Path, name: str) -> Path:
+    """Return where a map beside a result is written: ``liver.scale.tif`` beside ``liver.tif``."""
+    return target.with_name(f"{stem(target)}.{name}{target.name.removeprefix(stem(target))}")
+
+
+def _in_container(path: Path, wanted: Path, stack: Stack, attributes: Mapping[str, float | str] | None = None) -> Path:
+    """Return where a finished OME-Zarr lies in the container of a name: itself, or what it was written into."""
+    if container_suffix(wanted) == ".ome.zarr":
+        return path
+    write_stack(wanted, replace(stack, array=open_writer(path).array), attributes=attributes)
+    return wanted
 
 
 def _made_as(target: Path) -> dict[str, Any]:
@@ -219,17 +262,39 @@ def predict_stack(
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Stack:
+    """Return the mean of :func:`predict_maps`, which see for all else."""
+    return predict_maps(models, stack, iterations=iterations, norm=norm, device=device, progress=progress)["mean"]
+
+
+def predict_maps(
+    models: Sequence[Model],
+    stack: Stack,
+    *,
+    iterations: int = 1,
+    norm: str = "image",
+    uncertainty: bool = False,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> dict[str, Stack]:
     """Return a stack, or a single plane, to which models were applied ``iterations`` times, in float32, in memory.
 
     Several models form one ensemble: each pass is the mean over all their networks, every one used with its
     own model's settings, scale and camera.
 
+    Returns:
+        ``"mean"``, and with ``uncertainty`` the maps of :mod:`deepcontrast.uncertainty`, NaN where voxels of the image
+        hold no measurement.
+
     Raises:
-        InputError: the models restore different things, or other channels than the stack has.
+        InputError: the models restore different things, or other channels than the stack has, or they predict no
+            uncertainty.
     """
     check_models(models, stack)
+    if uncertainty:
+        check_uncertain(models, iterations)
+        models = [merged(models)]
     task: Any = registry.load("tasks", models[0].task)
-    out = np.empty(stack.shape, np.float32)
+    out = {name: np.empty(stack.shape, np.float32) for name in ("mean", *(MAPS if uncertainty else ()))}
     for c in range(stack.size("C")):
         members = open_members(task, models, c, device)
         for t in range(stack.size("T")):
@@ -240,12 +305,14 @@ def predict_stack(
             current: list[Any] = [task.clean(volume, member.fit, invalid) for member in fitted]
             for k in range(1, iterations + 1):
                 told = partial(_told, progress, f"predict {k}/{iterations}")
-                mean, _ = restore(task, fitted, current, device=device, report=told)
-                current = [mean] * len(members)
-            if invalid.valid is not None:
-                mean[~invalid.valid] = left(task, fitted, volume[~invalid.valid])
-            out[stack.index(t, c)] = mean if "Z" in stack.axes else mean[0]
-    return replace(stack, array=out)
+                maps, _ = restore(task, fitted, current, device=device, report=told, uncertain=uncertainty)
+                current = [maps["mean"]] * len(members)
+            for name, found in maps.items():
+                if invalid.valid is not None:
+                    hole = ~invalid.valid
+                    found[hole] = left(task, fitted, volume[hole]) if name == "mean" else np.nan
+                out[name][stack.index(t, c)] = found if "Z" in stack.axes else found[0]
+    return {name: replace(stack, array=array) for name, array in out.items()}
 
 
 def _told(progress: Progress, stage: str, share: float) -> None:

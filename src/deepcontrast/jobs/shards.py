@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from deepcontrast.model import Model
 from deepcontrast.normalize import Norm
 from deepcontrast.prediction import Plan
 from deepcontrast.progress import Progress
-from deepcontrast.scale.members import open_members, own_norms, plan_members
-from deepcontrast.scale.predict_shards import HELD, shard_lengths
+from deepcontrast.scale.members import merged, open_members, own_norms, plan_members
+from deepcontrast.scale.predict_shards import held, shard_lengths
 from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Stack
 from deepcontrast.valid import Survey, survey
@@ -57,21 +57,27 @@ def norms_of(
     return found
 
 
-def plan_shards(models: Sequence[Model], stack: Stack, device: str, resources: Resources) -> dict[str, Any]:
+def plan_shards(
+    models: Sequence[Model], stack: Stack, device: str, resources: Resources, *, uncertain: bool = False
+) -> dict[str, Any]:
     """Return how a stack will be restored, in plain numbers: its shards, and the tiles of each model."""
     task: Any = registry.load("tasks", models[0].task)
+    models = [merged(models)] if uncertain else models
     memory = resources.memory_of_one("cpu")
     # Channels differ in their weights only.
     members = open_members(task, models, 0, device)
     halo = np.max([task.geometry(m.nets[0], m.fit, m.config).halo for m in members], axis=0).tolist()
     shape = stack.frame().shape
-    smallest, part = shard_lengths(stack, halo, 0), 2
+    lengths = partial(shard_lengths, stack, halo, uncertain=uncertain)
+    smallest, part = lengths(0), 2
     while True:
-        shard = shard_lengths(stack, halo, memory // part)
-        held = HELD * int(np.prod(np.minimum(shard, shape))) if device == "cpu" else 0
-        left = memory - held if device == "cpu" else resources.memory_of_one(device)
+        shard = lengths(memory // part)
+        taken = held(uncertain=uncertain) * int(np.prod(np.minimum(shard, shape))) if device == "cpu" else 0
+        left = memory - taken if device == "cpu" else resources.memory_of_one(device)
         try:
-            plans = plan_members(task, members, shape, device=device, memory=left, besides=held, block=shard)
+            plans = plan_members(
+                task, members, shape, device=device, memory=left, besides=taken, block=shard, uncertain=uncertain
+            )
             break
         except InputError:
             # A tile of the network cannot be as small as one likes, a shard can.

@@ -12,6 +12,8 @@ from torch.nn.functional import relu
 
 from deepcontrast.nets._blank import Conv1d, Conv2d, Conv3d
 
+LEAST_SCALE = 0.001
+"""Added to every scale, so that none is 0 (CARE supplement, 2.3.1; CSBDeep)."""
 FEW = 4096
 """Voxels of a batch's map from which merging two maps in one go pays; below, preparing the weights costs more."""
 
@@ -25,9 +27,11 @@ def unet(
     residual: bool = True,
     dims: int = 2,
     channels: int = 1,
-    planar: bool = False,
+    outputs: int = 1,
+    probabilistic: bool = False,
+    pool_z: int | None = None,
 ) -> nn.Module:
-    """Build a U-Net from some channels to one, with weights not yet set.
+    """Build a U-Net, with weights not yet set.
 
     Two convolutions with ReLU a level, max pooling by 2, nearest upsampling, features doubling with every
     level, a linear 1x1 convolution last (Weigert et al. 2018, supplement; CSBDeep 0.8). Without bias the
@@ -38,17 +42,20 @@ def unet(
         features: feature maps of the first level.
         kernel: side of the convolutions, odd.
         bias: whether convolutions add a constant.
-        residual: add the input, of several channels the middle one, to the output.
+        residual: add to every output the middle one of its share of the input's channels.
         dims: 1 for (N, C, X), 2 for (N, C, Y, X), 3 for (N, C, Z, Y, X).
         channels: of the input.
-        planar: pool along Y and X only, so that any number of planes may be given, few among them.
+        outputs: channels of the output; they divide those of the input, or there is no residual.
+        probabilistic: after the outputs, give the scale of each: softplus + ``LEAST_SCALE`` (CARE supplement, 2.3.1).
+        pool_z: of a network in space, how many of the poolings are along Z too, the first ones; by default all. With
+            none any number of planes may be given, few among them.
 
     Returns:
-        A module with ``halo`` (voxels an output looks beyond the block of ``step`` voxels it stands in) and
-        ``step`` (input lengths must be its multiples), the same for every axis; of a planar one along Y and X, and
-        ``across`` is how many planes above and below it looks, each of which may be given alone.
+        A module with ``halo`` (voxels an output looks beyond the block of ``step`` voxels it stands in) and ``step``
+        (input lengths must be its multiples), along Y and X; ``halo_z`` and ``step_z`` of a network in space.
     """
-    return _UNet(depth, features, kernel, bias, residual, dims, channels, planar)
+    pooled = depth if pool_z is None else min(pool_z, depth)
+    return _UNet(depth, features, kernel, bias, residual, dims, channels, outputs, probabilistic, pooled)
 
 
 class _UNet(nn.Module):
@@ -61,7 +68,9 @@ class _UNet(nn.Module):
         residual: bool,
         dims: int,
         channels: int,
-        planar: bool,
+        outputs: int,
+        probabilistic: bool,
+        pool_z: int,
     ) -> None:
         super().__init__()
         conv: Callable[..., nn.Module] = (Conv1d, Conv2d, Conv3d)[dims - 1]
@@ -79,30 +88,35 @@ class _UNet(nn.Module):
         self.up = nn.ModuleList(
             pair(2 * wide[level], wide[level], wide[max(0, level - 1)]) for level in reversed(range(depth))
         )
-        self.last = conv(features, 1, 1, bias=bias)
-        self.factors = tuple(1 if planar and axis == dims - 3 else 2 for axis in range(dims))
-        self.pool = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}[dims](self.factors)
-        self.residual = residual
-        self.shown = channels // 2
-        self.step = 2**depth
-        self.halo = halo(depth, kernel)
-        self.across = (4 * depth + 2) * (kernel // 2)
+        self.last = conv(features, outputs * (1 + probabilistic), 1, bias=bias)
+        flat = (1,) if dims == 3 else ()
+        self.factors = [(2,) * dims if level < pool_z or dims < 3 else (*flat, 2, 2) for level in range(depth)]
+        share, left = divmod(channels, outputs)
+        self.outputs, self.probabilistic = outputs, probabilistic
+        self.shown = slice(share // 2, None, share) if residual and not left else None
+        self.step, self.step_z = 2**depth, 2**pool_z
+        self.halo, self.halo_z = halo(depth, kernel), halo(depth, kernel, pool_z)
 
     def forward(self, x: Tensor) -> Tensor:
         skips, y = [], x
-        for convs in self.down:
+        for convs, factors in zip(self.down, self.factors, strict=True):
             y = _apply(convs, y)
             skips.append(y)
-            y = self.pool(y)
+            y = _pooled(y, factors)
         y = _apply(self.middle, y)
         first: Any
-        for convs in self.up:
+        for convs, factors in zip(self.up, reversed(self.factors), strict=True):
             first, second = convs.children()
-            y = relu(merged(y, skips.pop(), first.weight, first.bias, self.factors), inplace=True)
+            y = relu(merged(y, skips.pop(), first.weight, first.bias, factors), inplace=True)
             y = relu(second(y), inplace=True)
-        out: Tensor = self.last(y)
         # Under autocast the last convolution is rounded; grey values of the result must not be.
-        return out + x[:, self.shown : self.shown + 1] if self.residual else out.to(x.dtype)
+        out: Tensor = self.last(y).to(x.dtype)
+        mean = out[:, : self.outputs]
+        if self.shown is not None:
+            mean = mean + x[:, self.shown]
+        if not self.probabilistic:
+            return mean
+        return torch.cat([mean, functional.softplus(out[:, self.outputs :]) + LEAST_SCALE], dim=1)
 
 
 def merged(coarse: Tensor, skip: Tensor, weight: Tensor, bias: Tensor | None, factors: Sequence[int]) -> Tensor:
@@ -161,19 +175,32 @@ def _apply(convs: nn.Module, x: Tensor) -> Tensor:
     return x
 
 
-def halo(depth: int, kernel: int) -> int:
-    """Return how far beyond its own block of ``2**depth`` pixels an output of the U-Net can look.
+def _pooled(x: Tensor, factors: tuple[int, ...]) -> Tensor:
+    pool: Callable[..., Tensor] = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[
+        len(factors) - 1
+    ]
+    return pool(x, factors)
 
-    Follows the interval of pixels that one aligned block of outputs depends on, layer by layer, from the last
-    to the first; equals CSBDeep's table of tile overlaps (NUMBERS section 3).
+
+def halo(depth: int, kernel: int, pooled: int | None = None) -> int:
+    """Return how far beyond its own block of ``2**pooled`` pixels an output of the U-Net can look along an axis.
+
+    ``pooled`` of its levels, the first ones, are pooled along that axis; by default all ``depth``. Follows the interval
+    of pixels that one aligned block of outputs depends on, layer by layer, from the last to the first; equals CSBDeep's
+    table of tile overlaps (NUMBERS section 3).
     """
-    reach, low, high = 2 * (kernel // 2), 0, 2**depth - 1
+    pooled = depth if pooled is None else pooled
+    last = 2**pooled - 1
+    reach, low, high = 2 * (kernel // 2), 0, last
     skips = []
-    for _ in range(depth):
+    for level in range(depth):
         low, high = low - reach, high + reach
         skips.append((low, high))
-        low, high = low // 2, high // 2
+        if level < pooled:
+            low, high = low // 2, high // 2
     low, high = low - reach, high + reach
-    for skip_low, skip_high in reversed(skips):
-        low, high = min(2 * low, skip_low) - reach, max(2 * high + 1, skip_high) + reach
-    return int(max(-low, high - (2**depth - 1)))
+    for level, (skip_low, skip_high) in reversed(list(enumerate(skips))):
+        if level < pooled:
+            low, high = 2 * low, 2 * high + 1
+        low, high = min(low, skip_low) - reach, max(high, skip_high) + reach
+    return int(max(-low, high - last))

@@ -1,9 +1,9 @@
-"""The networks of one model at work on a device: one tile in, the mean of their results out."""
+"""The networks of one model at work on a device: one tile in, what they say of it together out."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from deepcontrast.prediction.plan import cube
 from deepcontrast.prediction.precision_error import PrecisionError, precision_error
 from deepcontrast.progress import Event, Progress
 from deepcontrast.task import Task
+from deepcontrast.uncertainty import mixture
 
 JUDGED = 2**15
 """Voxels of the part of a tile that the error of a reduced precision is measured on."""
@@ -48,29 +49,31 @@ class Ensemble:
         device: str,
         precision: str,
         compiled: bool,
+        uncertain: bool,
         progress: Progress,
     ) -> None:
         self.error: PrecisionError | None = None
         self.overflowed = 0
         self._task, self._nets, self._fit, self._config = task, nets, fit, config
         self._device, self._precision, self._progress = device, precision, progress
+        self._uncertain = uncertain
         self._fast: Sequence[nn.Module] = [cast(nn.Module, torch.compile(net)) for net in nets] if compiled else nets
 
-    def restore(self, tile: Tensor) -> Tensor:
-        """Return the mean result of a tile on the device."""
+    def restore(self, tile: Tensor) -> Mapping[str, Tensor]:
+        """Return ``"mean"`` of a tile, on the device, and where they are wanted the maps of ``uncertainty.MAPS``."""
         if self._precision == "float32":
-            return self._mean(tile, "float32", fast=True)
-        result = self._mean(tile, self._precision, fast=True)
+            return self._maps(tile, "float32", fast=True)
+        found = self._maps(tile, self._precision, fast=True)
         # bfloat16 reaches as far as float32.
-        if self._precision == "float16" and not bool(result.isfinite().all()):
+        if self._precision == "float16" and not all(bool(one.isfinite().all()) for one in found.values()):
             self.overflowed += 1
-            return self._mean(tile, "float32")
+            return self._maps(tile, "float32")
         if self.error is None:
             part = self._middle(tile)
-            reduced, exact = self._mean(part, self._precision), self._mean(part, "float32")
+            reduced, exact = (self._maps(part, precision)["mean"] for precision in (self._precision, "float32"))
             self.error = precision_error(self._precision, reduced, exact)
             self._progress(Event("precision", values={"message": self.error.describe()}))
-        return result
+        return found
 
     def _middle(self, tile: Tensor) -> Tensor:
         """Return the middle of a tile, small enough that computing it twice more costs nothing."""
@@ -80,24 +83,27 @@ class Ensemble:
         first = [(n - side) // 2 for n, side in zip(tile.shape, sides, strict=True)]
         return tile[tuple(slice(low, low + side) for low, side in zip(first, sides, strict=True))]
 
-    def _mean(self, tile: Tensor, precision: str, *, fast: bool = False) -> Tensor:
+    def _maps(self, tile: Tensor, precision: str, *, fast: bool = False) -> Mapping[str, Tensor]:
         with torch.inference_mode(), rounding(self._device, precision):
             ways = TURNS[: self._config.predict.orientations]
-            parts = (
-                turned_back(self._one(n, turned(tile, *way), fast), *way)
-                for n in range(len(self._nets))
-                for way in ways
+            parts = ((n, way) for n in range(len(self._nets)) for way in ways)
+            if not self._uncertain:
+                return {"mean": _mean(self._one(n, tile, way, fast)["mean"] for n, way in parts)}
+            members = [[self._one(n, tile, way, fast) for way in ways] for n in range(len(self._nets))]
+            means, scales = (
+                torch.stack([_mean(one[name] for one in member) for member in members]) for name in ("mean", "scale")
             )
-            total = next(parts)
-            for part in parts:
-                total = total + part
-            count = len(self._nets) * len(ways)
-            return total / count if count > 1 else total
+            return mixture(means, scales)
 
-    def _one(self, n: int, tile: Tensor, fast: bool) -> Tensor:
+    def _one(self, n: int, tile: Tensor, way: tuple[int, bool], fast: bool) -> dict[str, Tensor]:
+        """Return what one network makes of a tile in one orientation."""
+        seen = turned(tile, *way)
+        return {name: turned_back(one, *way) for name, one in self._applied(n, seen, fast).items()}
+
+    def _applied(self, n: int, tile: Tensor, fast: bool) -> dict[str, Tensor]:
         if fast and self._fast is not self._nets:
             try:
-                return self._task.restore(self._fast[n], tile, self._fit, self._config)["mean"]
+                return self._task.restore(self._fast[n], tile, self._fit, self._config)
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:
@@ -105,7 +111,16 @@ class Ensemble:
                 self._fast = self._nets
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 self._progress(Event("compile", values={"message": f"goes on without compiling: {reason}"}))
-        return self._task.restore(self._nets[n], tile, self._fit, self._config)["mean"]
+        return self._task.restore(self._nets[n], tile, self._fit, self._config)
+
+
+def _mean(parts: Iterable[Tensor]) -> Tensor:
+    """Return the mean of tensors that are made one after the other."""
+    rest = iter(parts)
+    total, count = next(rest), 1
+    for part in rest:
+        total, count = total + part, count + 1
+    return total / count if count > 1 else total
 
 
 def turned(tile: Tensor, quarters: int, mirrored: bool) -> Tensor:

@@ -18,6 +18,7 @@ from deepcontrast.config import Config
 from deepcontrast.errors import InputError
 from deepcontrast.task import Geometry, Task
 from deepcontrast.tiles import Layout, Lengths, best_core, layout, up
+from deepcontrast.uncertainty import MAPS
 
 AHEAD = 1
 """Tiles that are read before their turn, and that wait to be written: while one is computed, one goes each way."""
@@ -100,6 +101,7 @@ def make_plan(
     memory: int | None = None,
     besides: int = 0,
     block: Sequence[int] | None = None,
+    uncertain: bool = False,
 ) -> Plan:
     """Return how a volume of a shape (Z, Y, X) is predicted cheapest in the memory there is.
 
@@ -116,6 +118,7 @@ def make_plan(
             :func:`deepcontrast.compute.memory.spare` says.
         besides: bytes that were set aside from what the user allows; counted where it is said how much would do.
         block: shape of the pieces that are asked for one by one later (shards), so that no tile serves two of them.
+        uncertain: whether the maps of :mod:`deepcontrast.uncertainty` are made too.
 
     Raises:
         InputError: not even the smallest tile fits the memory, or the device lacks the precision.
@@ -124,7 +127,7 @@ def make_plan(
     kind = "cuda" if device.startswith("cuda") else "cpu"
     geometry = task.geometry(nets[0], fit, config)
     blocks = tuple(min(b, n) for b, n in zip(block or shape, shape, strict=True))
-    takes = _footprint(task, nets, geometry, fit, config, device)
+    takes = _footprint(task, nets, geometry, fit, config, device, uncertain=uncertain)
 
     def laid(core: Sequence[int]) -> tuple[Layout, int]:
         found = layout(shape, core, geometry.halo, geometry.step, block=blocks)
@@ -163,7 +166,7 @@ def make_plan(
 
 
 def _footprint(
-    task: Task, nets: Sequence[nn.Module], geometry: Geometry, fit: Any, config: Config, device: str
+    task: Task, nets: Sequence[nn.Module], geometry: Geometry, fit: Any, config: Config, device: str, *, uncertain: bool
 ) -> Footprint:
     """Return what the networks take for a tile, with what is read and written meanwhile.
 
@@ -184,6 +187,9 @@ def _footprint(
     # Read and written tiles wait in float32; of several networks or orientations the results are added up.
     several = len(nets) > 1 or config.predict.orientations > 1
     waiting = 4 * (2 * AHEAD + 3 + 2 * several)
+    if uncertain:
+        # The maps, those that wait to be written, and mean and scale of every member in all orientations.
+        waiting += 4 * ((1 + len(MAPS)) * (AHEAD + 2) + 2 * (2 * len(nets) + config.predict.orientations))
     # A library may bring weights into another order, or precision, for as long as they are used.
     fixed = FIXED + sum(weight.numel() * weight.element_size() for weight in nets[0].parameters())
     lines = _measured[key].lines

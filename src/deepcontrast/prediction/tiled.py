@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -78,6 +78,7 @@ def predict_pass(
     config: Config,
     *,
     out: Writable,
+    beside: Mapping[str, Writable] | None = None,
     box: Slices | None = None,
     plan: Plan | None = None,
     device: str = "cpu",
@@ -98,6 +99,8 @@ def predict_pass(
         fit: numbers of the channel.
         config: the settings.
         out: takes the result, in float32; written by another thread.
+        beside: take what else there is to know of the result, by the names of :data:`deepcontrast.uncertainty.MAPS`;
+            of networks that predict a scale.
         box: the part that is asked for, of which ``out`` has the shape; by default the whole. It is read once, with
             the halo, before the first tile is computed. With the same plan a voxel is the same whatever box it is asked
             for in.
@@ -110,7 +113,9 @@ def predict_pass(
         InputError: not even the smallest tile fits the memory.
     """
     shape = tuple(int(n) for n in volume.shape)
-    plan = make_plan(task, nets, shape, fit, config, device=device) if plan is None else plan
+    outs = {"mean": out, **(beside or {})}
+    if plan is None:
+        plan = make_plan(task, nets, shape, fit, config, device=device, uncertain=bool(beside))
     geometry = task.geometry(nets[0], fit, config)
     halo, step = geometry.halo, geometry.step
     inside = box or tuple(slice(0, n) for n in shape)
@@ -122,23 +127,26 @@ def predict_pass(
     reading, writing = Lane(device), Lane(device)
     ensemble = Ensemble(
         task, nets, fit, config,
-        device=device, precision=plan.precision, compiled=plan.compiled, progress=progress,
+        device=device, precision=plan.precision, compiled=plan.compiled, uncertain=bool(beside), progress=progress,
     )  # fmt: skip
 
     def read(tile: Tile) -> tuple[Faces, Tensor]:
         piece = _read(source, _seen(tile.read, context))
         return faces(tile.write, piece[context : len(piece) - context][tile.crop]), reading.upload(piece)
 
-    def compute(tile: Tile, piece: tuple[Faces, Tensor]) -> tuple[Faces, Tensor, Any]:
+    def compute(tile: Tile, piece: tuple[Faces, Tensor]) -> tuple[Faces, dict[str, Tensor], Any]:
         raw, there = piece
-        result = ensemble.restore(there)[tile.crop].contiguous()
-        return raw, result, mark(there)
+        found = ensemble.restore(there)
+        return raw, {name: found[name][tile.crop].contiguous() for name in outs}, mark(there)
 
-    def write(tile: Tile, piece: tuple[Faces, Tensor, Any]) -> None:
+    def write(tile: Tile, piece: tuple[Faces, dict[str, Tensor], Any]) -> None:
         raw, there, ready = piece
-        result = writing.download(there, ready)
-        out[tuple(slice(w.start - b.start, w.stop - b.start) for w, b in zip(tile.write, inside, strict=True))] = result
-        meter.add(faces(tile.write, result), raw)
+        place = tuple(slice(w.start - b.start, w.stop - b.start) for w, b in zip(tile.write, inside, strict=True))
+        for name, one in there.items():
+            result = writing.download(one, ready)
+            outs[name][place] = result
+            if name == "mean":
+                meter.add(faces(tile.write, result), raw)
 
     def beat() -> None:
         progress(Event(stage, done, total))

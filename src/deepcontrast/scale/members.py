@@ -13,11 +13,12 @@ from torch import nn
 
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
-from deepcontrast.model import Model
+from deepcontrast.model import Channel, Model
 from deepcontrast.normalize import Norm
 from deepcontrast.prediction import Done, Plan, load_nets, make_plan, predict_pass
 from deepcontrast.progress import Event
 from deepcontrast.stack import Frame, Stack
+from deepcontrast.uncertainty import MAPS
 from deepcontrast.valid import Survey
 
 Box = tuple[slice, slice, slice]
@@ -32,12 +33,14 @@ class Member:
         fit: what the task estimated when they were trained.
         config: the settings they were trained with.
         share: of them in the mean over the ensemble.
+        too_much: mean disagreement of a tile from which it is not to be trusted; ``None``: not known.
     """
 
     nets: Sequence[nn.Module]
     fit: Any
     config: Config
     share: float
+    too_much: float | None = None
 
 
 def check_models(models: Sequence[Model], stack: Stack) -> None:
@@ -54,6 +57,65 @@ def check_models(models: Sequence[Model], stack: Stack) -> None:
         )
 
 
+def merged(models: Sequence[Model]) -> Model:
+    """Return the one model that several are: same data, same settings, other seeds.
+
+    Together they may disagree more than each was seen to do: nothing is known of what is too much. Scales are widened
+    as those of the first.
+
+    Raises:
+        InputError: they are not: their distributions are of different things.
+    """
+    first = models[0]
+    for other in models[1:]:
+        same = (
+            _without_seed(first.config) == _without_seed(other.config)
+            and len(first.channels) == len(other.channels)
+            and all(map(_same_fit, first.channels, other.channels))
+        )
+        if not same:
+            raise InputError(
+                "the models differ in more than their seeds, or learned from other images; their uncertainties cannot "
+                "be put together. `deepcontrast train --ensemble M` trains M networks into one file"
+            )
+    if len(models) == 1:
+        return first
+    channels = [
+        replace(channel, trust=None, members=tuple(member for model in models for member in model.channels[c].members))
+        for c, channel in enumerate(first.channels)
+    ]
+    return replace(first, channels=tuple(channels))
+
+
+def check_uncertain(models: Sequence[Model], iterations: int) -> None:
+    """Refuse to say how sure models are that were not trained to say so.
+
+    Raises:
+        InputError: says what would do.
+    """
+    if iterations > 1:
+        raise InputError("--uncertainty is that of one pass; leave --iterations out")
+    for model in models:
+        if model.config.train.loss != "laplace":
+            raise InputError(
+                f"the model was trained with the loss '{model.config.train.loss}' and predicts no uncertainty; train "
+                "with --set train.loss=laplace"
+            )
+    merged(models)
+
+
+def _without_seed(config: Config) -> Config:
+    return config.model_copy(update={"train": config.train.model_copy(update={"seed": 0})})
+
+
+def _same_fit(one: Channel, other: Channel) -> bool:
+    """Return whether two channels were learned from the same images, of which other parts may be held out."""
+    own = ("held_out", "widened")
+    fits = [{key: value for key, value in channel.fit.items() if key not in own} for channel in (one, other)]
+    alike = one.arrays.keys() == other.arrays.keys()
+    return fits[0] == fits[1] and alike and all(np.array_equal(one.arrays[k], other.arrays[k]) for k in one.arrays)
+
+
 def open_members(task: Any, models: Sequence[Model], c: int, device: str) -> list[Member]:
     """Return every model's networks for one channel."""
     total = sum(len(model.channels[c].members) for model in models)
@@ -62,7 +124,8 @@ def open_members(task: Any, models: Sequence[Model], c: int, device: str) -> lis
         channel = model.channels[c]
         fit = task.Fit.decode(channel.fit, channel.arrays)
         nets = load_nets(task, channel.members, fit, model.config, device)
-        members.append(Member(nets, fit, model.config, len(nets) / total))
+        too_much = None if channel.trust is None else float(channel.trust["too_much"])
+        members.append(Member(nets, fit, model.config, len(nets) / total, too_much))
     return members
 
 
@@ -114,9 +177,10 @@ def plan_members(
     memory: int,
     besides: int = 0,
     block: Sequence[int],
+    uncertain: bool = False,
 ) -> list[Plan]:
     """Return how each member will be applied to volumes (Z, Y, X), block by block; see :func:`make_plan`."""
-    plan = partial(make_plan, task, device=device, memory=memory, besides=besides, block=block)
+    plan = partial(make_plan, task, device=device, memory=memory, besides=besides, block=block, uncertain=uncertain)
     return [plan(nets=one.nets, shape=shape, fit=one.fit, config=one.config) for one in members]
 
 
@@ -129,8 +193,12 @@ def restore(
     report: Callable[[float], None],
     box: Box | None = None,
     plans: Sequence[Plan | None] | None = None,
-) -> tuple[NDArray[np.float32], list[Done]]:
-    """Return one pass over a volume (Z, Y, X), or a box of it, the mean over the ensemble, and how each member did.
+    uncertain: bool = False,
+) -> tuple[dict[str, NDArray[np.float32]], list[Done]]:
+    """Return one pass over a volume (Z, Y, X), or a box of it, and how each member did.
+
+    Of the pass there is the ``"mean"`` over the ensemble, and of one that is a single model, where that is asked, the
+    maps of :mod:`deepcontrast.uncertainty`.
 
     Args:
         task: what the models restore.
@@ -140,11 +208,13 @@ def restore(
         report: takes the share that is done.
         box: what is restored of it; by default the whole.
         plans: of the tiles, for each member; by default made here.
+        uncertain: whether the maps are wanted.
     """
     box = box or (slice(0, volumes[0].shape[0]), slice(0, volumes[0].shape[1]), slice(0, volumes[0].shape[2]))
     mean = np.zeros([part.stop - part.start for part in box], np.float32)
     # The only member writes where the mean is wanted.
     out = mean if len(members) == 1 else np.empty_like(mean)
+    beside = {name: np.empty_like(mean) for name in MAPS if uncertain}
     done = []
     for n, (member, volume, plan) in enumerate(zip(members, volumes, plans or [None] * len(members), strict=True)):
 
@@ -160,6 +230,7 @@ def restore(
                 member.fit,
                 member.config,
                 out=out,
+                beside=beside,
                 box=box,
                 plan=plan,
                 device=device,
@@ -168,4 +239,4 @@ def restore(
         )
         if out is not mean:
             mean += out * np.float32(member.share)
-    return mean, done
+    return {"mean": mean, **beside}, done

@@ -35,9 +35,11 @@ from deepcontrast.outputs import Counted, Encoding, choose, count
 from deepcontrast.prediction import Done, Plan, Seam
 from deepcontrast.progress import Event, Progress
 from deepcontrast.scale.journal import Journal, Record, Shard, open_journal
-from deepcontrast.scale.members import Box, Member, left, normed, open_members, restore
+from deepcontrast.scale.members import Box, Member, left, merged, normed, open_members, restore
 from deepcontrast.scale.runners import Report, Run, Runner, Work, finish_shards
 from deepcontrast.stack import Frame, Stack
+from deepcontrast.trust import area_beyond, verdict_of
+from deepcontrast.uncertainty import MAPS
 from deepcontrast.valid import Survey, codes
 
 SAMPLE = 2**29
@@ -61,6 +63,9 @@ HELD = 26
 """Bytes that a worker holds for every voxel of its shard, besides the tiles: what is read with its halo (taken to
 be half as much again), the result in float32, in its type, and in the pieces that are compressed."""
 
+HELD_AS_MAP = 8
+"""Bytes more while one map after the other is compressed."""
+
 Lengths = tuple[int, int, int]
 
 
@@ -81,6 +86,7 @@ class Restoration:
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
         threads: of torch in each worker.
         folder: where passes and result lie.
+        uncertain: whether the maps of :mod:`deepcontrast.uncertainty` are made of the last pass.
         norms: with which norm of its own, if any, each model is applied to a time point and channel (t, c).
         blends: which passes the result is made of, of every time point and channel (t, c); by default the last.
     """
@@ -97,6 +103,7 @@ class Restoration:
     device: str
     threads: int
     folder: Path
+    uncertain: bool = False
     norms: Mapping[tuple[int, int], Sequence[Norm | None]] | None = None
     blends: Mapping[tuple[int, int], Blend] | None = None
 
@@ -116,6 +123,11 @@ class Restoration:
         return self.folder / "result.ome.zarr"
 
     @property
+    def maps(self) -> Mapping[str, Path]:
+        """Where the maps beside the result lie, by their names."""
+        return {name: self.folder / f"{name}.ome.zarr" for name in MAPS if self.uncertain}
+
+    @property
     def encoding(self) -> Path:
         """Where it is kept how the result is written, once that is decided."""
         return self.folder / "encoding.json"
@@ -131,12 +143,14 @@ class Outcome:
         seam: steps of the last pass where its tiles meet, per axis (Z, Y, X), beside those next to it; 1 where nothing
             shows, ``None`` where no tiles meet.
         errors: of a reduced precision, in sentences, as they were measured on the first tile of every shard.
+        untrusted: share of the area where the networks disagree too much; ``None``: not known.
     """
 
     attributes: Mapping[str, float | str]
     note: str
     seam: tuple[float | None, float | None, float | None]
     errors: Sequence[str]
+    untrusted: float | None = None
 
     def describe(self) -> list[str]:
         """Return it in lines for the user."""
@@ -146,7 +160,8 @@ class Outcome:
             if steps
             else "no tiles meet within a shard: no seams"
         )
-        return [self.note, seam, *self.errors]
+        verdict = [] if self.untrusted is None else [verdict_of(self.untrusted)]
+        return [self.note, seam, *self.errors, *verdict]
 
 
 def restore_stack(
@@ -170,6 +185,8 @@ def restore_stack(
     """
     stack, last = job.open(), job.iterations
     with open_journal(job.folder / "journal") as journal, runner.open(job) as run:
+        for path in job.maps.values():
+            _writer(path, stack, np.dtype(np.float32), job.shard, compressed=job.compressed)
         for k in range(1, last + 1):
             writer = _writer(job.at(k), stack, np.dtype(np.float32), job.shard, compressed=False)
             everything, some = range(len(writer.shards)), sampled(writer)
@@ -190,9 +207,10 @@ def restore_stack(
             _do(run, journal, "write", everything, "write", progress)
         written = journal.of("write")
     if job.compressed:
-        # Where it is no more to be written, the run before was stopped just after.
-        with suppress(InputError):
-            open_writer(job.result).finish()
+        for path in (*job.maps.values(), job.result):
+            # Where it is no more to be written, the run before was stopped just after.
+            with suppress(InputError):
+                open_writer(path).finish()
     restored, note = {**written, **sample}, encoding.note
     if len(judged) < len(everything):
         clipped = sum(record["clipped"] for record in written.values()) / prod(stack.shape)
@@ -202,10 +220,24 @@ def restore_stack(
         note=note,
         seam=reduce(add, (Seam(**restored[i]["seam"]) for i in everything)).ratio(),
         errors=sorted({error for record in restored.values() for error in record["errors"]}),
+        untrusted=_untrusted(restored.values()),
     )
 
 
-def shard_lengths(stack: Stack, halo: Sequence[int], memory: int) -> Lengths:
+def _untrusted(records: Collection[Record]) -> float | None:
+    """Return the share of the area of all shards where the networks disagree too much; ``None``: not known."""
+    if not all("area" in record for record in records):
+        return None
+    beyond, known = (sum(record["area"][n] for record in records) for n in (0, 1))
+    return beyond / known if known else None
+
+
+def held(*, uncertain: bool) -> int:
+    """Return the bytes that a worker holds for every voxel of its shard, besides the tiles."""
+    return HELD + (4 * len(MAPS) + HELD_AS_MAP) * uncertain
+
+
+def shard_lengths(stack: Stack, halo: Sequence[int], memory: int, *, uncertain: bool = False) -> Lengths:
     """Return the voxels (z, y, x) of a shard of a stack, powers of two.
 
     Axes without halo are cut first, where cutting costs nothing: planes of a network that looks at one are kept wide.
@@ -214,8 +246,9 @@ def shard_lengths(stack: Stack, halo: Sequence[int], memory: int) -> Lengths:
         stack: whose shape matters.
         halo: how far the network looks along Z, Y, X.
         memory: bytes a worker has for its shard.
+        uncertain: whether the maps of :mod:`deepcontrast.uncertainty` are made too.
     """
-    voxels = min(LARGE_SHARD if prod(stack.shape) > MANY * SHARD else SHARD, memory // HELD)
+    voxels = min(LARGE_SHARD if prod(stack.shape) > MANY * SHARD else SHARD, memory // held(uncertain=uncertain))
     shape = stack.frame().shape
     lengths = [max(least, 1 << (n - 1).bit_length()) for n, least in zip(shape, FINEST, strict=True)]
     while prod(lengths) > voxels:
@@ -227,7 +260,9 @@ def shard_lengths(stack: Stack, halo: Sequence[int], memory: int) -> Lengths:
     return z, y, x
 
 
-def space(stack: Stack, iterations: int, dtype: np.dtype[Any], *, copied: bool, kept: int = 0) -> int:
+def space(
+    stack: Stack, iterations: int, dtype: np.dtype[Any], *, copied: bool, kept: int = 0, uncertain: bool = False
+) -> int:
     """Return the bytes on disk that a restoration takes at most.
 
     Args:
@@ -236,11 +271,13 @@ def space(stack: Stack, iterations: int, dtype: np.dtype[Any], *, copied: bool, 
         dtype: of the result.
         copied: whether the result is written once more, into another container.
         kept: passes that the result is blended of.
+        uncertain: whether there are maps beside the result.
     """
     voxels = prod(stack.shape)
     # A pass and the one before, or the one before the last and the sample, or what is blended and one more; the result.
     passes = voxels * (kept + 1) if kept else voxels * min(iterations - 1, 2) + min(voxels, SAMPLE)
-    return 4 * passes + voxels * dtype.itemsize * (1 + copied)
+    results = dtype.itemsize + 4 * len(MAPS) * uncertain
+    return 4 * passes + voxels * results * (1 + copied)
 
 
 def sampled(writer: StackWriter) -> Sequence[int]:
@@ -317,6 +354,7 @@ def _open_work(job: Restoration) -> Work:
     torch.set_num_threads(job.threads)
     stack, last = job.open(), job.iterations
     models = [load_model(path) for path in job.models]
+    models = [merged(models)] if job.uncertain else models
     task: Any = registry.load("tasks", models[0].task)
     writer, encoding = cache(open_writer), cache(_encoding)
     opened = cache(lambda c: open_members(task, models, c, job.device))
@@ -324,7 +362,9 @@ def _open_work(job: Restoration) -> Work:
     def members(t: int, c: int) -> Sequence[Member]:
         return opened(c) if job.norms is None else normed(task, opened(c), job.norms[t, c])
 
-    def restored(k: int, box: Sequence[slice], report: Report) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    def restored(k: int, index: int, report: Report) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Return a shard of a pass, and how it was made; the maps of the last pass are written."""
+        box = writer(job.at(k)).shards[index]
         t, c, zyx = place(stack.axes, box)
         raw, survey = stack.frame(t, c), job.surveys[t, c]
         volumes: list[Any]
@@ -334,10 +374,20 @@ def _open_work(job: Restoration) -> Work:
         else:
             before = Stack(writer(job.at(k - 1)).array, stack.axes)
             volumes = [before.frame(t, c)] * len(opened(c))
-        image, done = restore(task, members(t, c), volumes, box=zyx, plans=job.plans, device=job.device, report=report)
+        maps, done = restore(
+            task, members(t, c), volumes, box=zyx, plans=job.plans, device=job.device, report=report,
+            uncertain=job.uncertain,
+        )  # fmt: skip
+        image, shape = maps["mean"], [part.stop - part.start for part in box]
         if k == last:
             image = put_back(image, t, c, zyx)
-        return image.reshape([part.stop - part.start for part in box]), _record(done)
+            for name, path in job.maps.items():
+                writer(path).write(index, unknown_where(maps[name], t, c, zyx).reshape(shape))
+        record = _record(done)
+        too_much = members(t, c)[0].too_much
+        if job.uncertain and too_much is not None:
+            record["area"] = area_beyond(maps["disagreement"], too_much)
+        return image.reshape(shape), record
 
     def blended(box: Sequence[slice]) -> NDArray[np.float32]:
         t, c, zyx = place(stack.axes, box)
@@ -354,6 +404,12 @@ def _open_work(job: Restoration) -> Work:
             image[invalid] = left(task, members(t, c), raw[zyx][invalid])
         return image
 
+    def unknown_where(image: NDArray[np.float32], t: int, c: int, zyx: Box) -> NDArray[np.float32]:
+        """Return a map that is NaN where voxels were not restored."""
+        if not job.surveys[t, c].all_valid:
+            image[codes(stack.frame(t, c), job.surveys[t, c], zyx) > 0] = np.nan
+        return image
+
     def work(shard: Shard, report: Report) -> Record:
         stage, index = shard
         if stage == "sample":
@@ -366,11 +422,11 @@ def _open_work(job: Restoration) -> Work:
             elif index in sampled(sample):
                 image, how = np.asarray(sample.array[box]), {}
             else:
-                image, how = restored(last, box, report)
+                image, how = restored(last, index, report)
             result.write(index, encoding(job.encoding).encode(image))
             return {**how, "clipped": encoding(job.encoding).clipped(image)}
         k = int(stage.removeprefix("pass "))
-        image, how = restored(k, writer(job.at(k)).shards[index], report)
+        image, how = restored(k, index, report)
         writer(job.at(k)).write(index, image)
         return {**how, **_levels(image, np.dtype(job.dtype))} if k == last else how
 

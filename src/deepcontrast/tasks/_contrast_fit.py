@@ -244,7 +244,7 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     # Neighbours whose noise is alike would tell the network the noise of its target.
     alone = bool(thin) and abs(camera.whiteness[0]) > WHITE
     in_space = config.net.dims == 3
-    layers = (0,) if alone else layers_of(sources, config.net.context, in_space=in_space)
+    layers = (0,) if alone else layers_of(sources, config.net)
     if in_space and len(layers) == 1:
         camera = replace(camera, notes=(*camera.notes, NOT_IN_SPACE))
     all_depths = np.concatenate([s.depth for s in sources])

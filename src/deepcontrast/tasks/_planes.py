@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from deepcontrast import registry
-from deepcontrast.config import Config
+from deepcontrast.config import Config, Net
 from deepcontrast.normalize import Norm
 from deepcontrast.task import Geometry, Source
 
@@ -31,14 +31,18 @@ class Planes(Protocol):
     def norm(self) -> Norm: ...
 
 
-def layers_of(sources: Sequence[Source], context: int, *, in_space: bool) -> tuple[int, ...]:
+def layers_of(sources: Sequence[Source], net: Net) -> tuple[int, ...]:
     """Return the planes that the network is given, relative to the one it restores: about a pixel apart, or more.
 
     Planes closer than that are the same structure, and their noise is all they add. A slab has all of its planes, and
-    every one of them once.
+    every one of them once; one that is pooled along Z is as long as that needs, and pooled less where stacks are thin.
     """
-    fewest = min(len(source.depth) for source in sources)
-    if in_space:
+    context, fewest = net.context, min(len(source.depth) for source in sources)
+    if net.dims == 3:
+        for times in range(net.pool_z, 0, -1):
+            half = min(2 * context, fewest) // 2**times * 2**times // 2
+            if half:
+                return tuple(range(-half, half))
         reach = min(context, (fewest - 1) // 2)
         return tuple(range(-reach, reach + 1))
     axial, _, lateral = sources[0].stack.optics.voxel_size
@@ -51,7 +55,11 @@ def build(fit: Planes, config: Config) -> nn.Module:
     """Return the network of the ``[net]`` table."""
     net = config.net
     settings = net.model_dump(include={"depth", "features", "kernel", "bias", "residual"})
-    form = {"dims": 3, "planar": True} if fit.in_space else {"channels": len(fit.layers)}
+    form: dict[str, Any] = {"channels": len(fit.layers)}
+    if fit.in_space:
+        # As often as the slab can be halved.
+        form = {"dims": 3, "pool_z": next(n for n in range(net.pool_z, -1, -1) if len(fit.layers) % 2**n == 0)}
+    form["probabilistic"] = config.train.loss == "laplace"
     module: nn.Module = registry.load("nets", net.name)(**settings, **form)
     return module
 
@@ -60,20 +68,29 @@ def geometry(net: nn.Module, fit: Planes, config: Config) -> Geometry:
     """Return how planes, with their neighbours, may be cut."""
     halo, step = int(net.halo), int(net.step)  # type: ignore[arg-type]
     if fit.in_space:
-        return Geometry(halo=(int(net.across), halo, halo), step=(1, step, step))  # type: ignore[arg-type]
+        halo_z, step_z = int(net.halo_z), int(net.step_z)  # type: ignore[arg-type]
+        return Geometry(halo=(halo_z, halo, halo), step=(step_z, step, step))
     return Geometry(halo=(0, halo, halo), step=(1, step, step), context=max(fit.layers))
 
 
-def applied(net: nn.Module, tile: Tensor, fit: Planes) -> Tensor:
-    """Return what a network makes of a tile in grey levels, in network units.
+def applied(net: nn.Module, tile: Tensor, fit: Planes, target: Norm, *, widened: float = 1.0) -> dict[str, Tensor]:
+    """Return what a network makes of a tile in grey levels: ``"mean"``, and ``"scale"`` of one that predicts it.
 
-    The tile is (Z + 2 context, Y, X), of which (Z, Y, X) are restored.
+    The tile is (Z + 2 context, Y, X), of which (Z, Y, X) are restored; ``target`` is what training did to targets, and
+    scales are multiplied by ``widened``.
     """
+    found = _outputs(net, tile, fit)
+    maps = {"mean": target.invert(found[0])}
+    return maps | {"scale": found[1] * (widened * target.scale)} if len(found) > 1 else maps
+
+
+def _outputs(net: nn.Module, tile: Tensor, fit: Planes) -> Tensor:
+    """Return the output channels of a network (C, Z, Y, X) in network units."""
     if fit.in_space:
-        whole: Tensor = net(fit.norm(tile)[None, None])[0, 0]
+        whole: Tensor = net(fit.norm(tile)[None, None])[0]
         return whole
     reach = max(fit.layers)
     planes = len(tile) - 2 * reach
     x = torch.stack([tile[reach + offset : reach + offset + planes] for offset in fit.layers], dim=1)
     y: Tensor = net(fit.norm(x).contiguous(memory_format=torch.channels_last))
-    return y[:, 0]
+    return y.transpose(0, 1)

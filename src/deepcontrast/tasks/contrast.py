@@ -103,7 +103,7 @@ def example(source: Source, z: int, fit: Fit, config: Config) -> tuple[NDArray[n
 
 def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str, Tensor]:
     """Apply the network once to a tile in grey levels: (Z + 2 context, Y, X), of which (Z, Y, X) are restored."""
-    return {"mean": fit.norm.invert(applied(net, tile, fit))}
+    return applied(net, tile, fit, fit.norm)
 
 
 def own_norm(fit: Fit, frame: Frame, known: Survey) -> Norm | None:

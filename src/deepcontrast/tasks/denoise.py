@@ -64,6 +64,7 @@ class Params(Table):
         numbers.
     foreground: patches are drawn where the target, within a quarter of a patch around their middle, is somewhere
         brighter than this share of its percentile 99.9; 0 draws them everywhere (CSBDeep: 0.4).
+    recalibrate: of networks that predict a scale, multiply it by the factor that suits the held-out patches best.
     bank_mb: memory for the planes that patches are cut from; of more than fit, others take their turn.
     round_steps: steps after which another set of planes takes its turn.
     """
@@ -73,6 +74,7 @@ class Params(Table):
     high: float = Field(99.8, gt=50, le=100)
     per_image: bool = True
     foreground: float = Field(0.4, ge=0, lt=1)
+    recalibrate: bool = True
     bank_mb: int = Field(1500, ge=1)
     round_steps: int = Field(1000, ge=1)
 
@@ -91,6 +93,7 @@ class Fit:
         held_out: squares of the validation, (stack, y, x).
         layers: planes that the network is given for each one, relative to it; itself in their middle.
         in_space: whether the network is one in space, trained on slabs of so many planes; else they are its channels.
+        widened: by which predicted scales are multiplied, so that they suit the held-out patches.
     """
 
     norm: Norm
@@ -103,6 +106,7 @@ class Fit:
     held_out: tuple[Column, ...]
     layers: tuple[int, ...]
     in_space: bool
+    widened: float = 1.0
 
     def encode(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the numbers as JSON, as the model file keeps them; there are no images."""
@@ -137,7 +141,7 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     shapes = {id(s.stack): (s.stack.size("Y"), s.stack.size("X")) for s in sources}
     patch = min(patch_size(shape, config.train.patch, 2**config.net.depth) for shape in shapes.values())
     in_space = config.net.dims == 3
-    layers = layers_of(sources, config.net.context, in_space=in_space)
+    layers = layers_of(sources, config.net)
     rng = np.random.default_rng(config.train.seed)
     return Fit(
         norm=_median(norms),
@@ -289,7 +293,7 @@ def sample(
 
 def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str, Tensor]:
     """Apply the network once to a tile in grey levels: (Z + 2 context, Y, X), of which (Z, Y, X) are restored."""
-    return {"mean": fit.target.invert(applied(net, tile, fit))}
+    return applied(net, tile, fit, fit.target, widened=fit.widened)
 
 
 def _median(norms: Sequence[Norm]) -> Norm:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcontrast.compute.layout import channels_last
-from deepcontrast.config import Config
+from deepcontrast.config import Config, Train
 from deepcontrast.patches import draw
 from deepcontrast.task import Bank, Task
 from deepcontrast.training import distributed
@@ -78,7 +78,7 @@ def new_learner(task: Task, fit: Any, config: Config, *, member: int, device: st
         data_device=data_device,
         seed=seed,
         net=net,
-        optimizer=adam(net, config.train.learning_rate, device),
+        optimizer=adam(net, config.train, device),
         patches=torch.Generator(data_device).manual_seed(seed_of(*seed, 0, *own)),
         noise=torch.Generator(data_device).manual_seed(seed_of(*seed, 1, *own)),
     )
@@ -114,12 +114,13 @@ def seed_of(*parts: int) -> int:
     return value >> 1
 
 
-def adam(net: nn.Module, rate: float, device: str) -> torch.optim.Optimizer:
+def adam(net: nn.Module, settings: Train, device: str) -> torch.optim.Optimizer:
     """Return Adam for a device; on a GPU nothing of it is on the processor, so that a graph can hold it."""
+    rate, epsilon = settings.learning_rate, settings.epsilon
     if not device.startswith("cuda"):
         # Not the fused kernel: on the processor it takes the layouts of weight and gradient for equal without a look.
-        return torch.optim.Adam(net.parameters(), lr=rate, foreach=True)
-    optimizer = torch.optim.Adam(net.parameters(), lr=rate, fused=True, capturable=True)
+        return torch.optim.Adam(net.parameters(), lr=rate, eps=epsilon, foreach=True)
+    optimizer = torch.optim.Adam(net.parameters(), lr=rate, eps=epsilon, fused=True, capturable=True)
     for group in optimizer.param_groups:
         group["lr"] = torch.tensor(rate, device=device)
     return optimizer

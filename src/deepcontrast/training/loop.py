@@ -133,16 +133,36 @@ def _go_on(
                 val_losses.append(validate(learner, bank, mode))
                 if val_losses[-1] <= min(val_losses):
                     best = weights(learner.net)
+                if waited(val_losses) >= (settings.stop_after or math.inf):
+                    checkpoints.save(checkpoint, learner, best, {**state, "step": settings.steps})
+                    message = f"ends after {done} steps: {settings.stop_after} validations without a new minimum"
+                    progress(Event("train", values={"message": message}))
+                    return _trained(learner, best, losses, val_losses, mode)
                 if done == settings.steps or distributed.shared(time.monotonic() > saved + SAVE_EVERY):
                     checkpoints.save(checkpoint, learner, best, {**state, "step": done})
                     saved = time.monotonic()
             progress(Event("train", done, settings.steps, _shown(losses, val_losses)))
         # Both hold memory of the device, which must be free when the next bank comes.
         del bank, step
-    every, steps = settings.validate_every, settings.steps
+    return _trained(learner, best, losses, val_losses, mode)
+
+
+def _trained(
+    learner: Learner,
+    best: Mapping[str, Tensor],
+    losses: Sequence[float],
+    val_losses: Sequence[float],
+    mode: Mode | None,
+) -> Trained:
+    every, steps = learner.config.train.validate_every, learner.config.train.steps
     val_step = [float(min((i + 1) * every, steps)) for i in range(len(val_losses))]
     history = {"loss": losses, "val_step": val_step, "val_loss": val_losses}
     return Trained(on_processor(best), on_processor(weights(learner.net)), history, mode or Mode())
+
+
+def waited(losses: Sequence[float]) -> int:
+    """Return how many validations ago the lowest loss was first reached."""
+    return len(losses) - 1 - losses.index(min(losses))
 
 
 def validate(learner: Learner, bank: Bank, mode: Mode) -> float:

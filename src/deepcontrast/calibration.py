@@ -1,0 +1,89 @@
+"""Do predicted distributions say what they should? Reliability diagrams and expected calibration error.
+
+Weigert et al. 2018, supplement, section 3: a prediction succeeds where the truth lies within some distance of it; the
+confidence is the probability that its distribution gives to that. Where both agree, whatever the distance and however
+sure the networks are, the distributions are calibrated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepcontrast.uncertainty import cumulative, quantile
+
+BINS = 10
+"""Of the confidence, from 0 to 1."""
+
+RESIDUALS = (0.5, 1.0, 2.0)
+"""Distances that calibration is judged at, as multiples of the median absolute error."""
+
+FACTORS = np.geomspace(0.2, 5, 161)
+"""By which scales are multiplied in search of the likeliest."""
+
+SEARCHED = 2**18
+"""Voxels that the search looks at."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Accuracy and confidence at one distance.
+
+    Attributes:
+        distance: from the prediction, in the unit of the truth.
+        confidence: mean probability that the truth is within it, of the voxels of each bin of confidence.
+        accuracy: share of them where it is.
+        share: of all voxels in each bin; of an empty one all three are 0.
+    """
+
+    distance: float
+    confidence: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    share: tuple[float, ...]
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error (equation 3.18): the mean difference of the two, by share."""
+        parts = zip(self.share, self.accuracy, self.confidence, strict=True)
+        return sum(share * abs(accuracy - confidence) for share, accuracy, confidence in parts)
+
+
+def distances(means: Tensor, truth: Tensor, fixed: Iterable[float] = ()) -> list[float]:
+    """Return distances to judge at: given ones, then :data:`RESIDUALS` of members (M, N) against the truth (N,)."""
+    median = float((means.mean(0) - truth).abs().median())
+    return [*fixed, *(median * n for n in RESIDUALS)]
+
+
+def reliability(means: Tensor, scales: Tensor, truth: Tensor, distance: float) -> Reliability:
+    """Return accuracy and confidence (equations 3.16, 3.17) of the mixture of members (M, N) against a truth (N,)."""
+    mean = means.mean(0)
+    confidence = cumulative(means, scales, mean + distance) - cumulative(means, scales, mean - distance)
+    success = (truth - mean).abs() <= distance
+    # Bin k holds what is above k / BINS and at most (k + 1) / BINS.
+    bins = ((confidence * BINS).ceil().long() - 1).clamp(0, BINS - 1)
+    count, sums, hits = (
+        torch.bincount(bins, weights=weight, minlength=BINS).double()
+        for weight in (None, confidence.double(), success.double())
+    )
+    per_bin = (sums / count.clamp(min=1), hits / count.clamp(min=1), count / count.sum())
+    confidences, accuracies, shares = (tuple(map(float, one)) for one in per_bin)
+    return Reliability(distance, confidences, accuracies, shares)
+
+
+def covered(means: Tensor, scales: Tensor, truth: Tensor, probability: float) -> float:
+    """Return in what share of the voxels the truth (N,) lies in the central interval of the mixture (M, N)."""
+    low, high = (quantile(means, scales, (1 + side * probability) / 2) for side in (-1, 1))
+    return float(((low <= truth) & (truth <= high)).double().mean())
+
+
+def best_factor(means: Tensor, scales: Tensor, truth: Tensor) -> float:
+    """Return by which factor all scales (M, N) must be multiplied for the truth (N,) to be likeliest in the mixture."""
+    step = max(1, truth.numel() // SEARCHED)
+    means, scales, truth = means[:, ::step], scales[:, ::step], truth[::step]
+    away = (truth - means).abs() / scales
+    fits = [float((-away / f - scales.log()).logsumexp(0).mean() - np.log(f)) for f in FACTORS]
+    return float(FACTORS[int(np.argmax(fits))])
