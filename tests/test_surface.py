@@ -43,8 +43,8 @@ OPTIONS = {
     "--set --surface --voxel-size --workers",
     "train": "--axes --channel --device --ensemble --gain --input --json --offset --out --overwrite --quiet --register "
     "--resume --seed --set --surface --target --voxel-size",
-    "predict": "--axes --channel --device --dtype --iterations --json --memory --norm --out --overwrite --plan --quiet "
-    "--resume --scheduler --uncertainty --voxel-size --workers",
+    "predict": "--axes --channel --device --dtype --iterations --json --memory --movie --norm --out --overwrite --plan "
+    "--quiet --resume --scheduler --uncertainty --voxel-size --workers",
     "evaluate": "--json --labels --mask --out --overwrite --quiet --raw --truth",
     "compare": "--axes --budget --channel --device --gain --index --json --labels --mask --methods --model --na "
     "--offset --out --overwrite --quiet --recipe --save-images --seed --set --surface --truth --voxel-size "

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ import deepcontrast as dc
 from deepcontrast.cli import run
 from deepcontrast.errors import InputError
 from deepcontrast.io import open_stack, write_stack
+from deepcontrast.jobs.movie import FRAMES, GAP, movie_suffix
 from deepcontrast.jobs.predict import predict_maps, predict_stack
 from deepcontrast.learning import learn
 from deepcontrast.losses import laplace
@@ -26,7 +28,7 @@ from deepcontrast.scale import predict_shards
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.task import Source
 from deepcontrast.tasks import denoise
-from deepcontrast.uncertainty import MAPS, disagreement, entropy, mixture, quantile
+from deepcontrast.uncertainty import MAPS, disagreement, draw, entropy, mixture, quantile
 
 from .test_denoise import pair, settled
 
@@ -214,6 +216,33 @@ def test_shards_and_containers_hold_the_maps_of_the_whole(
         assert run([*command, "--uncertainty", "--dtype", "float32", "--resume"]) == 0
         assert run([*command, "--dtype", "float32", "--resume"]) == 2
         assert {file.name for file in tmp_path.iterdir()} == before
+
+
+def test_draws_have_the_distribution_they_are_drawn_from() -> None:
+    means, scales = drawn(2, 1.0)
+    generator = torch.Generator().manual_seed(0)
+    many = [torch.from_numpy(array[:, :1]).float().repeat(1, 50_000) for array in (means, scales)]
+    values = draw(many[0], many[1], generator)
+    assert values.isfinite().all()
+    for probability in (0.05, 0.5, 0.95):
+        below = float((values < quantile(*tensors(means, scales), probability)[0]).double().mean())
+        assert below == pytest.approx(probability, abs=0.01)
+
+
+def test_the_movie_shows_image_mean_and_draws(ensemble: Model, tmp_path: Path) -> None:
+    save_model(tmp_path / "m.safetensors", ensemble)
+    write_stack(tmp_path / "image.tif", pair(7)[0])
+    command = ["predict", str(tmp_path / "m.safetensors"), str(tmp_path / "image.tif")]
+    assert run([*command, "--out", str(tmp_path / "out.tif"), "--movie", "--quiet"]) == 0
+    assert sorted(file.name for file in tmp_path.glob("out*")) == [f"out.movie{movie_suffix()}", "out.tif"]
+    frames = np.asarray(iio.imread(tmp_path / f"out.movie{movie_suffix()}"), float)
+    frames = frames[..., 0] if frames.ndim == 4 else frames
+    assert frames.shape == (FRAMES, 64, 3 * 72 + 2 * GAP)
+    shown, mean, draws = (frames[:, :, n * (72 + GAP) :][:, :, :72] for n in range(3))
+    # As good as still, and moving; on an average the mean.
+    assert max(shown.std(0).max(), mean.std(0).max()) < 3
+    assert draws.std(0).mean() > 5
+    assert np.corrcoef(draws.mean(0).ravel(), mean[0].ravel())[0, 1] > 0.95
 
 
 def test_a_map_that_is_there_is_not_overwritten(

@@ -95,6 +95,15 @@ def cumulative(means: Tensor, scales: Tensor, value: Tensor) -> Tensor:
     return torch.where(away < 0, tail, 1 - tail).mean(0)
 
 
+def draw(means: Tensor, scales: Tensor, generator: torch.Generator) -> Tensor:
+    """Return one image that the mixture of members (M, ...) takes for possible, every voxel drawn by itself."""
+    member = torch.randint(len(means), means.shape[1:], generator=generator)[None].to(means.device)
+    mean, scale = means.gather(0, member)[0], scales.gather(0, member)[0]
+    # Between -1/2 and 1/2, both excluded: the logarithm must be finite.
+    place = (torch.rand(mean.shape, generator=generator) - 0.5).clamp(-0.4999999, 0.4999999).to(means.device)
+    return mean - scale * place.sign() * torch.log1p(-2 * place.abs())
+
+
 def _divergence(means: Tensor, scales: Tensor) -> Tensor:
     """Return the mean divergence (N,) of members (M, N) from their mixture, in nats.
 

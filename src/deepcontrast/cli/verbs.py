@@ -193,6 +193,9 @@ def predict(
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Also write scale, bounds and disagreement, beside every result.")
     ] = False,
+    movie: Annotated[
+        bool, typer.Option("--movie", help="Also write a movie of images that are as likely as the result.")
+    ] = False,
     axes: Axes = None,
     voxel_size: VoxelSize = None,
     channel: ChannelName = None,
@@ -222,6 +225,7 @@ def predict(
             iterations=iterations,
             norm=one_of(norm, ("image", "stored"), "--norm"),
             uncertainty=uncertainty,
+            movie=movie,
             reading=reading_of(axes, voxel_size, channel),
             dtype=dtype_of(dtype),
             device=device,

@@ -18,10 +18,11 @@ from deepcontrast.errors import Cancelled, DeepContrastError, InputError, Output
 from deepcontrast.io import container_suffix, fingerprint, open_writer, read_attributes, stem, write_stack
 from deepcontrast.jobs.hardware import machine
 from deepcontrast.jobs.images import Reading, check_target, dtype_in, is_image_name, list_images
+from deepcontrast.jobs.movie import movie_suffix, write_movie
 from deepcontrast.jobs.say import Say, describe_stack, raise_failures
 from deepcontrast.jobs.shards import deciding, describe_plan, norms_of, plan_shards, surveys_of
 from deepcontrast.model import Model, load_model
-from deepcontrast.output_checks import check_out, check_space, partial_folder, size_of
+from deepcontrast.output_checks import check_inputs_stay, check_out, check_space, partial_folder, size_of
 from deepcontrast.prediction import Plan
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.scale.members import (
@@ -58,6 +59,7 @@ def predict_images(
     iterations: int = 1,
     norm: str = "image",
     uncertainty: bool = False,
+    movie: bool = False,
     reading: Reading,
     dtype: str | None = None,
     device: str = "auto",
@@ -78,6 +80,7 @@ def predict_images(
         norm: ``"image"`` normalises each image as the models' images were, by itself if so; ``"stored"`` all as
             the images of training in their median.
         uncertainty: also write, beside every result, the maps of :mod:`deepcontrast.uncertainty`.
+        movie: also write, beside every result, draws from what is predicted.
         reading: how the images are to be understood.
         dtype: of the results; that of each image by default.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
@@ -98,7 +101,7 @@ def predict_images(
         raise InputError(f"{len(files)} images need a folder as --out, not the file '{out}'")
     if len(files) == 1 and out.suffix and not out.is_dir():
         container_suffix(out)
-    if uncertainty:
+    if uncertainty or movie:
         check_uncertain(loaded, iterations)
     targets = [out if single else out / f"{stem(file)}{container_suffix(file)}" for file in files]
     inputs = [*models, *files]
@@ -106,10 +109,20 @@ def predict_images(
         for target in targets:
             check_target(target, inputs, overwrite=overwrite or resume)
             check_out(target, resume=resume, overwrite=overwrite, inputs=inputs, folder=False)
-            for name in MAPS if uncertainty else ():
-                check_target(_beside(target, name), inputs, overwrite=overwrite or resume)
+            for place in (*_maps_beside(target, uncertainty).values(), *([_movie_beside(target)] if movie else [])):
+                check_inputs_stay(place, inputs)
+                if place.exists() and not (overwrite or resume):
+                    raise OutputExistsError(f"output '{place}' exists; choose another --out, or --overwrite it")
     order = _Order(
-        tuple(models), loaded, iterations, norm, uncertainty, dtype, choose_device(device), resources or Resources()
+        tuple(models),
+        loaded,
+        iterations,
+        norm,
+        uncertainty,
+        movie,
+        dtype,
+        choose_device(device),
+        resources or Resources(),
     )
     failures = []
     for file, target in zip(files, targets, strict=True):
@@ -139,6 +152,7 @@ class _Order:
     iterations: int
     norm: str
     uncertainty: bool
+    movie: bool
     dtype: str | None
     device: str
     resources: Resources
@@ -170,6 +184,7 @@ def _predict_image(
             "iterations": order.iterations,
             "norm": order.norm,
             "uncertainty": order.uncertainty,
+            "movie": order.movie,
             "dtype": order.dtype,
             **asdict(reading),
         },
@@ -219,17 +234,28 @@ def _predict_image(
             outcome = restore_stack(restoration, order.resources.runner(), attributes=kept, progress=progress)
         made = _in_container(restoration.result, work.path / target.name, stack, outcome.attributes)
         beside = {
-            _beside(target, name): _in_container(path, work.path / _beside(target, name).name, stack)
-            for name, path in restoration.maps.items()
+            place: _in_container(restoration.maps[name], work.path / place.name, stack)
+            for name, place in _maps_beside(target, order.uncertainty).items()
         }
+        if order.movie:
+            place = _movie_beside(target)
+            beside[place] = work.path / place.name
+            shown = write_movie(beside[place], order.models, stack, surveys, norms, device=order.device)
+            say(f"{place}: {shown}")
         finish_single(work, made, beside)
     for line in outcome.describe():
         say(f"{target}: {line}")
 
 
-def _beside(target: Path, name: str) -> Path:
-    """Return where a map beside a result is written: ``liver.scale.tif`` beside ``liver.tif``."""
-    return target.with_name(f"{stem(target)}.{name}{target.name.removeprefix(stem(target))}")
+def _maps_beside(target: Path, uncertainty: bool) -> dict[str, Path]:
+    """Return where the maps beside a result are written: ``liver.scale.tif`` beside ``liver.tif``."""
+    first = stem(target)
+    rest = target.name.removeprefix(first)
+    return {name: target.with_name(f"{first}.{name}{rest}") for name in MAPS if uncertainty}
+
+
+def _movie_beside(target: Path) -> Path:
+    return target.with_name(f"{stem(target)}.movie{movie_suffix()}")
 
 
 def _in_container(path: Path, wanted: Path, stack: Stack, attributes: Mapping[str, float | str] | None = None) -> Path:
