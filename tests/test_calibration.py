@@ -98,6 +98,7 @@ def test_the_model_file_says_how_far_to_trust_it(ensemble: Model, tmp_path: Path
     [channel] = load_model(tmp_path / "m.safetensors").channels
     assert channel.trust is not None
     found = Trust.decode(channel.trust)
+    assert found.tiles == 18 * 4
     assert [one.members for one in found.before] == [1, 2, 3]
     assert found.after is not None
     assert found.after.members == 3
@@ -110,12 +111,21 @@ def test_the_model_file_says_how_far_to_trust_it(ensemble: Model, tmp_path: Path
     assert f"scales are multiplied by {found.after.factor:.2f}" in lines
 
 
-def test_scales_are_as_trained_where_that_is_asked(ensemble: Model, tmp_path: Path) -> None:
+def test_a_single_network_has_no_verdict_and_scales_as_trained_where_that_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     image, target = pair(0)
     config = settled("train.steps=4", "train.loss=laplace", "task.recalibrate=false")
     model, _ = learn([image], config, targets=[target], folder=tmp_path)
     assert model.channels[0].fit["widened"] == 1.0
-    assert Trust.decode(model.channels[0].trust or {}).after is None
+    found = Trust.decode(model.channels[0].trust or {})
+    assert (found.after, found.too_much) == (None, None)
+    assert "a single network does not disagree" in found.describe()[-1]
+    save_model(tmp_path / "m.safetensors", model)
+    write_stack(tmp_path / "image.tif", image)
+    command = ["predict", str(tmp_path / "m.safetensors"), str(tmp_path / "image.tif"), "--uncertainty"]
+    assert run([*command, "--out", str(tmp_path / "out.tif")]) == 0
+    assert "disagree" not in capsys.readouterr().out
 
 
 def fainter(image: Stack) -> Stack:
@@ -134,9 +144,9 @@ def test_the_verdict_tells_images_like_those_of_training_from_others(
     for name in ("alike", "other"):
         command = ["predict", str(tmp_path / "m.safetensors"), str(tmp_path / f"{name}.tif"), "--uncertainty"]
         assert run([*command, "--out", str(tmp_path / f"{name}_out.tif")]) == 0
-        [line] = [line for line in capsys.readouterr().out.splitlines() if "not trustworthy" in line]
+        [line] = [line for line in capsys.readouterr().out.splitlines() if "disagree more" in line]
         share = line.partition(": ")[2].split("%")[0]
-        shares.append(0.0 if "nothing" in share else float(share))
+        shares.append(0.0 if "nowhere" in share else float(share))
     # What is too much was learned from eighteen small patches.
     assert shares[0] < 50
     assert shares[1] > 90

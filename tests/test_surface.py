@@ -24,7 +24,10 @@ from deepcontrast.stack import Stack
 from .conftest import TINY
 
 ROOT = Path(__file__).parent.parent
-VERBS = ("enhance", "train", "predict", "evaluate", "compare", "simulate", "degrade", "info", "demo", "experiment")
+VERBS = (
+    "enhance", "train", "predict", "evaluate", "compare", "simulate", "degrade", "convert", "info", "demo",
+    "experiment",
+)  # fmt: skip
 
 
 def test_public_names_change_on_purpose_only() -> None:
@@ -52,6 +55,7 @@ OPTIONS = {
     "simulate": "--json --light --out --overwrite --quiet --seed --shape",
     "degrade": "--axes --channel --gain --json --offset --out --overwrite --quiet --recipe --seed --set --surface "
     "--voxel-size",
+    "convert": "--json --out --overwrite --quiet",
     "info": "--json",
     "demo": "--json --out --quiet --seeds --set",
     "experiment": "--device --input --json --only --out --overwrite --quiet --recipe --resume --seeds --set",

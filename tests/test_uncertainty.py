@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from scipy import integrate, stats
 
 import deepcontrast as dc
+from deepcontrast import workdir
 from deepcontrast.cli import run
 from deepcontrast.errors import InputError
 from deepcontrast.io import open_stack, write_stack
+from deepcontrast.jobs import predict
 from deepcontrast.jobs.movie import FRAMES, GAP, movie_suffix
 from deepcontrast.jobs.predict import predict_maps, predict_stack
 from deepcontrast.learning import learn
@@ -280,6 +282,88 @@ def test_models_of_the_same_images_are_one_ensemble(ensemble: Model) -> None:
     elsewhere = replace(apart[1], channels=(replace(channel, fit={**fit, "norm": norm}),))
     with pytest.raises(InputError, match="other images"):
         predict_maps([apart[0], elsewhere], image, uncertainty=True)
+
+
+def halves(ensemble: Model, folder: Path) -> list[str]:
+    """Write the networks of an ensemble into a file each, and return the files."""
+    [channel] = ensemble.channels
+    for n, member in enumerate(channel.members):
+        save_model(folder / f"m{n}.safetensors", replace(ensemble, channels=(replace(channel, members=(member,)),)))
+    return [str(folder / f"m{n}.safetensors") for n in range(len(channel.members))]
+
+
+def test_several_model_files_give_the_maps_of_one(ensemble: Model, tmp_path: Path) -> None:
+    image = pair(7)[0]
+    write_stack(tmp_path / "image.tif", image)
+    command = ["predict", *halves(ensemble, tmp_path), str(tmp_path / "image.tif"), "--dtype", "float32"]
+    assert run([*command, "--out", str(tmp_path / "out.tif"), "--uncertainty", "--movie"]) == 0
+    expected = predict_maps([ensemble], image, uncertainty=True)
+    for name in ("scale", "disagreement"):
+        made = np.asarray(open_stack(tmp_path / f"out.{name}.tif").array)
+        np.testing.assert_allclose(made, expected[name].array, atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".tif"])
+@pytest.mark.parametrize("stop", ["finish_single", "_put_in_place", "first"])
+def test_a_run_that_is_stopped_at_its_end_goes_on_to_the_same_maps(
+    stop: str, suffix: str, ensemble: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(tmp_path / "m.safetensors", ensemble)
+    write_stack(tmp_path / "image.tif", pair(7)[0])
+    out = tmp_path / f"out{suffix}"
+    command = ["predict", str(tmp_path / "m.safetensors"), str(tmp_path / "image.tif"), "--out", str(out)]
+    command += ["--uncertainty", "--dtype", "float32", "--quiet"]
+    moves = []
+
+    def stopped(*of: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    def moved_first(*of: Any) -> None:
+        if moves:
+            raise KeyboardInterrupt
+        moves.append(of)
+        original(*of)
+
+    original = workdir._move
+    with monkeypatch.context() as patch:
+        if stop == "first":
+            patch.setattr(workdir, "_move", moved_first)
+        else:
+            patch.setattr(predict if stop == "finish_single" else workdir, stop, stopped)
+        assert run(command) == 130
+    assert run([*command, "--resume"]) == 0
+    expected = predict_maps([ensemble], pair(7)[0], uncertainty=True)
+    for name in ("mean", *MAPS):
+        made = open_stack(out if name == "mean" else tmp_path / f"out.{name}{suffix}").volume()
+        np.testing.assert_allclose(made, expected[name].volume(), rtol=1e-4, atol=1e-4)
+    assert not (tmp_path / f"out{suffix}.partial").exists()
+
+
+def test_what_lies_beside_results_is_kept_apart(
+    ensemble: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = str(tmp_path / "m.safetensors"), tmp_path / "out"
+    save_model(tmp_path / "m.safetensors", ensemble)
+    (tmp_path / "in").mkdir()
+    for name in ("liver.tif", "liver.scale.tif"):
+        write_stack(tmp_path / "in" / name, pair(7)[0])
+    image = str(tmp_path / "in" / "liver.tif")
+
+    def refused(*command: str) -> str:
+        assert run(["predict", model, *command, "--quiet"]) == 2
+        return capsys.readouterr().err
+
+    assert "would be written twice" in refused(str(tmp_path / "in"), "--out", str(out), "--uncertainty")
+    (tmp_path / "one.lower.tif").write_text("mine")
+    for more in ([], ["--resume"]):
+        assert "one.lower.tif' exists" in refused(image, "--out", str(tmp_path / "one.tif"), "--uncertainty", *more)
+    one = ["predict", model, image, "--out", str(tmp_path / "two.tif"), "--quiet"]
+    assert run([*one, "--uncertainty", "--movie"]) == 0
+    (tmp_path / "two.upper.tif").unlink()
+    assert run([*one, "--uncertainty", "--movie", "--resume"]) == 2
+    assert "'two.upper.tif' is gone" in capsys.readouterr().err.replace(f"{tmp_path}/", "")
+    assert run([*one, "--overwrite"]) == 0
+    assert sorted(path.name for path in tmp_path.glob("two*")) == ["two.tif"]
 
 
 def test_what_predicts_no_uncertainty_is_told_so(

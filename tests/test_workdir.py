@@ -172,7 +172,7 @@ def test_what_a_killed_start_left_is_never_adopted(tmp_path: Path) -> None:
 def test_the_job_is_the_first_to_be_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     interrupted(out)
-    monkeypatch.setattr(workdir, "_remove", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(workdir, "remove", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt), working(out, {**JOB, "seed": 1}, overwrite=True):
         pass
     assert (tmp_path / "out.partial" / "checkpoint").exists()

@@ -30,7 +30,8 @@ class Net(Table):
     is how many planes above, and as many below, a plane is restored with: as channels of a network in the plane, or,
     with ``dims = 3``, in slabs of so many planes that a network in space is trained on. ``pool_z`` is how many of the
     levels of such a network are pooled along Z too; with any, a slab has 2 ``context`` planes, or as many as a multiple
-    of 2**``pool_z`` allows.
+    of 2**``pool_z`` allows. ``last`` is done to the mean at the end: ``relu`` gives nothing below 0.
+    ``narrow`` is how Noise2Void's networks differ: the first convolution of an upward level has fewer features.
     """
 
     name: str = "unet"
@@ -39,7 +40,9 @@ class Net(Table):
     kernel: int = Field(3, ge=1)
     bias: bool = False
     residual: bool = True
-    context: int = Field(0, ge=0, le=8)
+    last: Literal["linear", "relu"] = "linear"
+    narrow: bool = False
+    context: int = Field(0, ge=0, le=64)
     dims: Literal[2, 3] = 2
     pool_z: int = Field(0, ge=0, le=8)
 
@@ -57,15 +60,23 @@ class Net(Table):
             raise ValueError("slabs need net.context, planes above and below, of 1 or more")
         return dims
 
+    @field_validator("pool_z")
+    @classmethod
+    def _in_space(cls, pool_z: int, info: ValidationInfo) -> int:
+        if pool_z and info.data.get("dims") != 3:
+            raise ValueError("needs a network in space, net.dims = 3")
+        return pool_z
+
 
 class Train(Table):
     """The schedule: ``steps`` is the total number of optimiser steps.
 
     ``keep`` says which weights the model file gets: those of the lowest validation loss, or the last ones.
-    ``stop_after`` so many validations without a new minimum training ends early; with 0 it never does. ``epsilon`` is
-    Adam's. ``precision`` is that of the convolutions; ``auto`` takes what the device computes fastest. ``clip`` is the
-    norm that a larger gradient, over all weights, is scaled down to; 0 leaves every gradient as it is. With the loss
-    ``laplace`` the network predicts, beside the mean, the scale of a Laplace distribution.
+    ``stop_after`` so many validations without a new minimum training ends early, which suits the schedules ``plateau``
+    and ``constant``; with 0 it never does. ``epsilon`` is Adam's. ``precision`` is that of the convolutions; ``auto``
+    takes what the device computes fastest. ``clip`` is the norm that a larger gradient, over all weights, is scaled
+    down to; 0 leaves every gradient as it is. With the loss ``laplace`` the network predicts, beside the mean, the
+    scale of a Laplace distribution.
     """
 
     steps: int = Field(2000, ge=1)

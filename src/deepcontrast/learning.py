@@ -74,7 +74,7 @@ def learn(
         trusted = None
         if config.train.loss == "laplace":
             nets = load_nets(task, kept, fit, config, device)
-            trusted = trust(task, sources, fit, config, nets, device=device)
+            trusted = trust(task, sources, fit, config, nets, device=device, progress=progress)
             for line in trusted.describe():
                 progress(Event("trust", values={"message": line}))
             if trusted.after:

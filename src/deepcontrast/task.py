@@ -180,6 +180,9 @@ class Task(Protocol):
     def normed(self, fit: Any, norm: Norm) -> Any:
         """Return the fit for an image of a norm of its own; of a task that has such norms."""
 
+    def of_pair(self, fit: Any, source: Source) -> Any:
+        """Return the fit for an image of training with its target, whose grey levels the result will have."""
+
     def windowed(self, fit: Any, field: tuple[int, int], y: slice, x: slice) -> Any:
         """Return the fit for a window of the planes, of which an excerpt is."""
 

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from deepcontrast.calibration import Reliability, best_factor, covered, distances, reliability
 from deepcontrast.config import Config
-from deepcontrast.task import Bank, Source
-from deepcontrast.training import seed_of
+from deepcontrast.patches import squares, validation_places
+from deepcontrast.prediction import predict_apart
+from deepcontrast.progress import Event, Progress, silent
+from deepcontrast.task import Source
 from deepcontrast.uncertainty import INTERVAL, disagreement
 
 TILE = 16
@@ -54,23 +56,29 @@ class Trust:
     """What held-out patches say of the networks of one channel.
 
     Attributes:
-        too_much: mean disagreement of a tile that only 1 % of held-out tiles exceed.
-        before: calibration as trained, of the first network, the first two, and so on.
-        after: of all networks, their scales multiplied by the likeliest factor; ``None`` where the target is not the
-            truth, or that is not wanted.
+        too_much: mean disagreement of a tile that only 1 % of held-out tiles exceed; ``None`` of a single network.
+        tiles: how many there were.
+        before: calibration as trained, of the first network, the first two, and so on; none where the target is not the
+            truth.
+        after: of all networks, their scales multiplied by the likeliest factor; ``None`` where that is not wanted.
     """
 
-    too_much: float
+    too_much: float | None
+    tiles: int
     before: tuple[Calibration, ...]
     after: Calibration | None
 
     def describe(self) -> list[str]:
         """Return it in lines for the user."""
-        count = len(self.before)
-        lines = [f"held-out patches, {count} network{'s' * (count > 1)}: {self.before[-1].describe()}"]
+        lines = [f"held-out patches, {_networks(one.members)}: {one.describe()}" for one in self.before]
         if self.after:
             lines.append(f"scales are multiplied by {self.after.factor:.2f}: {self.after.describe()}")
-        return lines
+        if self.too_much is None:
+            return [*lines, "a single network does not disagree: what it does not know cannot be told (--ensemble 5)"]
+        return [
+            *lines,
+            f"disagreement above {self.too_much:.3f} is too much: 1 % of {self.tiles} held-out tiles exceed it",
+        ]
 
     def encode(self) -> dict[str, Any]:
         """Return it as JSON, as the model file keeps it."""
@@ -81,7 +89,11 @@ class Trust:
         """Return what was stored; the inverse of :meth:`encode`."""
         before = tuple(map(_calibration, table["before"]))
         after = None if table["after"] is None else _calibration(table["after"])
-        return cls(table["too_much"], before, after)
+        return cls(table["too_much"], table["tiles"], before, after)
+
+
+def _networks(count: int) -> str:
+    return "1 network" if count == 1 else f"{count} networks"
 
 
 def _calibration(table: Mapping[str, Any]) -> Calibration:
@@ -99,8 +111,11 @@ def trust(
     nets: Sequence[nn.Module],
     *,
     device: str = "cpu",
+    progress: Progress = silent,
 ) -> Trust:
-    """Return what the held-out patches of images say of networks that were trained on the rest of them.
+    """Return what the held-out squares of images say of networks that were trained on the rest of them.
+
+    The networks are applied as they are to any image: with all that lies around a square, in all orientations.
 
     Args:
         task: what they restore.
@@ -109,27 +124,61 @@ def trust(
         config: the settings they were trained with.
         nets: the networks, which predict a scale, on the device.
         device: where they are.
+        progress: gets an event per square; may raise Cancelled.
     """
-    bank = task.prepare(sources, fit, config, seed=seed_of(config.train.seed, 0, 3), round=0)
-    means, scales, truth, known = _predicted(task, bank, fit, config, nets, device)
-    known_means, known_scales, truth = means[:, known], scales[:, known], truth[known]
-    low, high = np.percentile(truth.numpy()[:: max(1, truth.numel() // 10**6)], (0.1, 99.9))
+    places = validation_places(sources, squares(sources, fit.held_out), fit.patch)
+    squares_of = [(i, (slice(z, z + 1), slice(y, y + fit.patch), slice(x, x + fit.patch))) for i, z, y, x in places]
+    fits = {i: task.of_pair(fit, sources[i]) for i in sorted({i for i, _ in squares_of})}
+    found = []
+    for n, (i, box) in enumerate(squares_of):
+        source, own = sources[i], fits[i]
+        volume = task.cleaned(source.frame, own, source.survey)
+        means, scales = predict_apart(task, nets, volume, own, config, box=box, device=device)
+        target = source.truth[box].astype(np.float32) if task.PAIRED else None
+        found.append(_Square(torch.from_numpy(means), torch.from_numpy(scales), target, source.valid(box), own))
+        progress(Event("trust", n + 1, len(squares_of)))
+    before: tuple[Calibration, ...] = ()
+    after: Calibration | None = None
+    if task.PAIRED:
+        before, after = _judged(found, recalibrate=config.task["recalibrate"])
+    factor = after.factor if after else 1.0
+    differs = torch.stack([disagreement(one.means, one.scales * factor) for one in found]).numpy()
+    tiles = (_tile_sums(differs) / _tile_sums(np.ones_like(differs))).ravel()
+    return Trust(float(np.percentile(tiles, ORDINARY)) if len(nets) > 1 else None, len(tiles), before, after)
+
+
+@dataclass(frozen=True, eq=False)
+class _Square:
+    """A held-out square: means and scales (M, 1, Y, X), the truth (1, Y, X), where it is known, and its fit."""
+
+    means: Tensor
+    scales: Tensor
+    truth: NDArray[np.float32] | None
+    known: NDArray[np.bool_] | None
+    fit: Any
+
+
+def _judged(found: Sequence[_Square], *, recalibrate: bool) -> tuple[tuple[Calibration, ...], Calibration | None]:
+    """Return the calibration as trained, of the first networks, and that with all scales multiplied."""
+    means, scales, truth = [], [], []
+    for one in found:
+        known = slice(None) if one.known is None else torch.from_numpy(one.known).flatten()
+        norm, count = one.fit.target, len(one.means)
+        means.append(norm(one.means.reshape(count, -1)[:, known]))
+        scales.append(one.scales.reshape(count, -1)[:, known] / norm.scale)
+        truth.append(norm(torch.from_numpy(np.asarray(one.truth)).flatten()[known]))
+    mean, scale, true = torch.cat(means, 1), torch.cat(scales, 1), torch.cat(truth)
+    low, high = np.percentile(true.numpy(), (0.1, 99.9))
     unit = max(float(high - low), 1e-6)
-    known_means, known_scales, truth = known_means / unit, known_scales / unit, truth / unit
+    mean, scale, true = mean / unit, scale / unit, true / unit
 
     def judged(count: int, factor: float) -> Calibration:
-        some = known_means[:count], known_scales[:count] * factor
-        diagrams = tuple(reliability(*some, truth, d) for d in distances(known_means, truth, [SMALL]))
-        return Calibration(count, factor, diagrams, covered(*some, truth, INTERVAL))
+        some = mean[:count], scale[:count] * factor
+        diagrams = tuple(reliability(*some, true, d) for d in distances(mean, true, [SMALL]))
+        return Calibration(count, factor, diagrams, covered(*some, true, INTERVAL))
 
-    before = tuple(judged(count, 1.0) for count in range(1, len(nets) + 1))
-    after = None
-    if task.PAIRED and config.task["recalibrate"]:
-        after = judged(len(nets), best_factor(known_means, known_scales, truth))
-    # As the networks are applied, scales multiplied and all.
-    differs = disagreement(means, scales * (after.factor if after else 1.0)).numpy()
-    too_much = np.percentile(_tile_sums(differs) / _tile_sums(np.ones_like(differs)), ORDINARY)
-    return Trust(float(too_much), before, after)
+    before = tuple(judged(count, 1.0) for count in range(1, len(mean) + 1))
+    return before, judged(len(mean), best_factor(mean, scale, true)) if recalibrate else None
 
 
 def area_beyond(image: NDArray[np.float32], too_much: float) -> tuple[int, int]:
@@ -144,10 +193,14 @@ def area_beyond(image: NDArray[np.float32], too_much: float) -> tuple[int, int]:
 
 def verdict_of(share: float) -> str:
     """Return in words what it means that the networks disagree too much in a share of the area."""
-    much = "nothing" if share == 0 else f"{share:.1%} of the area"
+    if share == 0:
+        return (
+            "nowhere do the networks disagree more than in the held-out parts of the training images (which is no "
+            "proof: they may be wrong alike)"
+        )
     return (
-        f"{much} is not trustworthy: there the networks disagree more than in {ORDINARY:.0f} % of the held-out parts "
-        "of the training images; see the map of disagreement"
+        f"{share:.1%} of the area is not trustworthy: there the networks disagree more than in {ORDINARY:.0f} % of the "
+        "held-out parts of the training images; see the map of disagreement"
     )
 
 
@@ -157,21 +210,3 @@ def _tile_sums(image: NDArray[Any]) -> NDArray[np.float64]:
     for axis in (-2, -1):
         sums = np.add.reduceat(sums, np.arange(0, image.shape[axis], TILE), axis=axis)
     return sums
-
-
-def _predicted(
-    task: Any, bank: Bank, fit: Any, config: Config, nets: Sequence[nn.Module], device: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return means and scales (M, V, ..., Y, X) of held-out patches, the truth, and where it is known."""
-    generator = torch.Generator().manual_seed(seed_of(config.train.seed, 0, 4))
-    found = []
-    for start in range(0, len(bank.validation_depth), config.train.batch):
-        part = slice(start, start + config.train.batch)
-        images = {name: patches[part] for name, patches in bank.validation.items()}
-        x, y, weight = task.sample(images, bank.validation_depth[part], fit, generator, config)
-        with torch.inference_mode():
-            outs = torch.stack([net(x.to(device)).float().cpu() for net in nets])
-        known = torch.ones_like(y, dtype=torch.bool) if weight is None else (weight > 0).expand_as(y)
-        found.append((outs[:, :, 0], outs[:, :, 1], y[:, 0], known[:, 0]))
-    means, scales, truth, known = zip(*found, strict=True)
-    return torch.cat(means, 1), torch.cat(scales, 1), torch.cat(truth), torch.cat(known)

@@ -44,6 +44,12 @@ def mixture(means: Tensor, scales: Tensor) -> Mapping[str, Tensor]:
         of a single distribution is its scale; ``"lower"`` and ``"upper"``, between which the truth is expected with a
         probability of ``INTERVAL``; ``"disagreement"``, see :func:`disagreement`.
     """
+    pieces = (torch.split(one.reshape(len(one), -1), CHUNK, dim=1) for one in (means, scales))
+    parts = [_described(*piece) for piece in zip(*pieces, strict=True)]
+    return {name: torch.cat([part[name] for part in parts]).reshape(means.shape[1:]) for name in parts[0]}
+
+
+def _described(means: Tensor, scales: Tensor) -> dict[str, Tensor]:
     mean = means.mean(0)
     away = (means - mean).abs()
     return {

@@ -187,26 +187,27 @@ def finish_single(work: Workdir, made: Path, beside: Mapping[Path, Path] | None 
         OutputExistsError: something appeared at ``out`` meanwhile.
     """
     for place, one in (beside or {}).items():
+        # What is not there any more was moved by the run that this one goes on with.
         if one.exists():
-            _move(one, place, work)
+            _move(one, place, work, work.path / f"old {place.name}")
     _put_in_place(work, made)
 
 
 def _put_in_place(work: Workdir, made: Path) -> None:
     """Move what was made to where it belongs; what stood there is kept until then."""
-    _move(made, work.out, work)
+    _move(made, work.out, work, work.path / "old")
     _discard(work.path)
 
 
-def _move(made: Path, place: Path, work: Workdir) -> None:
+def _move(made: Path, place: Path, work: Workdir, old: Path) -> None:
     out = path_of(place)
     if out.exists():
         if not work.replace:
             raise OutputExistsError(f"'{place}' appeared while the run was at work; the result is not written")
         if out.is_dir():
             # Only a file is replaced in one go.
-            _remove(work.path / "old")
-            os.replace(out, work.path / "old")
+            remove(old)
+            os.replace(out, old)
     os.replace(made, out)
 
 
@@ -265,7 +266,8 @@ def _discard(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -277,7 +279,7 @@ def _clear(path: Path) -> None:
     (path / "job.json").unlink(missing_ok=True)
     for entry in path.iterdir():
         if entry.name != "lock":
-            _remove(entry)
+            remove(entry)
 
 
 def _lock(lock: IO[str], path: Path) -> None:

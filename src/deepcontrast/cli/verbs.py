@@ -376,6 +376,21 @@ def degrade(
 
 
 @app.command()
+def convert(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a CSBDeep (CARE) or Noise2Void model.")],
+    out: Out,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model of CSBDeep or Noise2Void as a model file of ours."""
+    from deepcontrast.jobs.convert import convert_model
+
+    with Listener(quiet, as_json) as listener:
+        convert_model(folder, out, overwrite=overwrite, say=listener.say)
+
+
+@app.command()
 def info(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="An image, a folder of images, or a model.")],
     as_json: AsJson = False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 from deepcontrast import registry
 from deepcontrast.model import Model
 from deepcontrast.normalize import Norm
-from deepcontrast.scale.members import merged, normed, open_members, restore
+from deepcontrast.prediction import predict_apart
+from deepcontrast.scale.members import merged, normed, open_members
 from deepcontrast.stack import Stack
 from deepcontrast.uncertainty import draw
 from deepcontrast.valid import Survey
@@ -66,12 +66,8 @@ def write_movie(
     y, x = (slice((n - min(n, SIDE)) // 2, (n - min(n, SIDE)) // 2 + min(n, SIDE)) for n in field)
     box = (slice(z, z + 1), y, x)
     volume = task.cleaned(raw, member.fit, surveys[0, 0])
-    found = []
-    for net in member.nets:
-        alone = replace(member, nets=[net], share=1.0)
-        maps, _ = restore(task, [alone], [volume], device=device, report=_unsaid, box=box, uncertain=True)
-        found.append((maps["mean"][0], maps["scale"][0]))
-    means, scales = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*found, strict=True))
+    found = predict_apart(task, member.nets, volume, member.fit, member.config, box=box, device=device)
+    means, scales = (torch.from_numpy(one[:, 0]) for one in found)
     generator = torch.Generator().manual_seed(seed)
     mean = means.mean(0).numpy()
     limits = _limits(mean)
@@ -99,7 +95,3 @@ def _row(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     between = np.full((panels[0].shape[0], GAP), 255, np.uint8)
     row = np.hstack([part for panel in panels for part in (between, panel)][1:])
     return row[: row.shape[0] // 2 * 2, : row.shape[1] // 2 * 2]
-
-
-def _unsaid(share: float) -> None:
-    """Tell nobody how far it is: a plane takes a moment."""

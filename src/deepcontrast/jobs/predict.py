@@ -45,8 +45,9 @@ from deepcontrast.stack import Stack
 from deepcontrast.training import threads
 from deepcontrast.uncertainty import MAPS
 from deepcontrast.valid import find_invalid, survey
-from deepcontrast.workdir import begun_on, finish_single, is_done, working
+from deepcontrast.workdir import begun_on, finish_single, is_done, remove, working
 
+MOVIE = "movie"
 RECORD = "prediction"
 """The attribute of a result that says what it is the result of."""
 
@@ -103,16 +104,19 @@ def predict_images(
         container_suffix(out)
     if uncertainty or movie:
         check_uncertain(loaded, iterations)
+        loaded = [merged(loaded)]
     targets = [out if single else out / f"{stem(file)}{container_suffix(file)}" for file in files]
     inputs = [*models, *files]
     if not plan_only:
         for target in targets:
             check_target(target, inputs, overwrite=overwrite or resume)
             check_out(target, resume=resume, overwrite=overwrite, inputs=inputs, folder=False)
-            for place in (*_maps_beside(target, uncertainty).values(), *([_movie_beside(target)] if movie else [])):
+            for place in _beside(target, uncertainty, movie).values():
                 check_inputs_stay(place, inputs)
-                if place.exists() and not (overwrite or resume):
+                # What a run that is to go on has put there already is its own.
+                if place.exists() and not (overwrite or (resume and (target.exists() or begun_on(target)))):
                     raise OutputExistsError(f"output '{place}' exists; choose another --out, or --overwrite it")
+    _refuse_equal([place for target in targets for place in (target, *_beside(target, uncertainty, movie).values())])
     order = _Order(
         tuple(models),
         loaded,
@@ -190,8 +194,12 @@ def _predict_image(
         },
     }
     if resume and target.exists() and is_done(target, job, _made_as(target)):
+        for place in _beside(target, order.uncertainty, order.movie).values():
+            if not place.exists():
+                raise InputError(f"'{target}' is complete, but '{place}' is gone; --overwrite makes all of it again")
         say(f"'{target}' is complete already; nothing to do")
         return
+    stale = _stale(target, order)
     container = container_suffix(target)
     dtype = dtype_in(container, np.dtype(order.dtype or stack.dtype))
     zarr = container == ".ome.zarr"
@@ -233,29 +241,50 @@ def _predict_image(
         with threads(restoration.threads):
             outcome = restore_stack(restoration, order.resources.runner(), attributes=kept, progress=progress)
         made = _in_container(restoration.result, work.path / target.name, stack, outcome.attributes)
+        places = _beside(target, order.uncertainty, order.movie)
         beside = {
-            place: _in_container(restoration.maps[name], work.path / place.name, stack)
-            for name, place in _maps_beside(target, order.uncertainty).items()
+            places[name]: _in_container(path, work.path / places[name].name, stack)
+            for name, path in restoration.maps.items()
         }
         if order.movie:
-            place = _movie_beside(target)
-            beside[place] = work.path / place.name
-            shown = write_movie(beside[place], order.models, stack, surveys, norms, device=order.device)
-            say(f"{place}: {shown}")
+            shown = work.path / places[MOVIE].name
+            say(f"{places[MOVIE]}: {write_movie(shown, order.models, stack, surveys, norms, device=order.device)}")
+            beside[places[MOVIE]] = shown
         finish_single(work, made, beside)
+    for place in stale:
+        remove(place)
     for line in outcome.describe():
         say(f"{target}: {line}")
 
 
-def _maps_beside(target: Path, uncertainty: bool) -> dict[str, Path]:
-    """Return where the maps beside a result are written: ``liver.scale.tif`` beside ``liver.tif``."""
+def _beside(target: Path, uncertainty: bool, movie: bool) -> dict[str, Path]:
+    """Return what is written beside a result, by name: ``liver.scale.tif`` beside ``liver.tif``."""
     first = stem(target)
     rest = target.name.removeprefix(first)
-    return {name: target.with_name(f"{first}.{name}{rest}") for name in MAPS if uncertainty}
+    places = {name: target.with_name(f"{first}.{name}{rest}") for name in MAPS if uncertainty}
+    return places | ({MOVIE: target.with_name(f"{first}.{MOVIE}{movie_suffix()}")} if movie else {})
 
 
-def _movie_beside(target: Path) -> Path:
-    return target.with_name(f"{stem(target)}.movie{movie_suffix()}")
+def _refuse_equal(places: Sequence[Path]) -> None:
+    """Refuse results of which one would be written over the other.
+
+    Raises:
+        InputError: names them.
+    """
+    for n, place in enumerate(places):
+        if place in places[:n]:
+            raise InputError(f"'{place}' would be written twice: as a result, and beside one; restore them apart")
+
+
+def _stale(target: Path, order: _Order) -> list[Path]:
+    """Return what was written beside a former result and is not made again: it would be taken for the new one's."""
+    record = read_attributes(target).get(RECORD) if target.exists() else None
+    if not isinstance(record, str):
+        return []
+    options = json.loads(record).get("options", {})
+    former = _beside(target, options.get("uncertainty", False), options.get("movie", False))
+    made = _beside(target, order.uncertainty, order.movie)
+    return [place for name, place in former.items() if name not in made]
 
 
 def _in_container(path: Path, wanted: Path, stack: Stack, attributes: Mapping[str, float | str] | None = None) -> Path:

@@ -25,6 +25,8 @@ def unet(
     kernel: int = 3,
     bias: bool = True,
     residual: bool = True,
+    last: str = "linear",
+    narrow: bool = False,
     dims: int = 2,
     channels: int = 1,
     outputs: int = 1,
@@ -43,6 +45,8 @@ def unet(
         kernel: side of the convolutions, odd.
         bias: whether convolutions add a constant.
         residual: add to every output the middle one of its share of the input's channels.
+        last: ``"relu"`` makes nothing of what is below 0 then.
+        narrow: the first convolution of an upward level has as few features as its second (Noise2Void).
         dims: 1 for (N, C, X), 2 for (N, C, Y, X), 3 for (N, C, Z, Y, X).
         channels: of the input.
         outputs: channels of the output; they divide those of the input, or there is no residual.
@@ -55,7 +59,7 @@ def unet(
         (input lengths must be its multiples), along Y and X; ``halo_z`` and ``step_z`` of a network in space.
     """
     pooled = depth if pool_z is None else min(pool_z, depth)
-    return _UNet(depth, features, kernel, bias, residual, dims, channels, outputs, probabilistic, pooled)
+    return _UNet(depth, features, kernel, bias, residual, last, narrow, dims, channels, outputs, probabilistic, pooled)
 
 
 class _UNet(nn.Module):
@@ -66,6 +70,8 @@ class _UNet(nn.Module):
         kernel: int,
         bias: bool,
         residual: bool,
+        last: str,
+        narrow: bool,
         dims: int,
         channels: int,
         outputs: int,
@@ -86,13 +92,15 @@ class _UNet(nn.Module):
         )
         self.middle = pair(wide[depth - 1], wide[depth], wide[depth - 1])
         self.up = nn.ModuleList(
-            pair(2 * wide[level], wide[level], wide[max(0, level - 1)]) for level in reversed(range(depth))
+            pair(2 * wide[level], wide[max(0, level - 1) if narrow else level], wide[max(0, level - 1)])
+            for level in reversed(range(depth))
         )
         self.last = conv(features, outputs * (1 + probabilistic), 1, bias=bias)
         flat = (1,) if dims == 3 else ()
         self.factors = [(2,) * dims if level < pool_z or dims < 3 else (*flat, 2, 2) for level in range(depth)]
         share, left = divmod(channels, outputs)
         self.outputs, self.probabilistic = outputs, probabilistic
+        self.positive = last == "relu"
         self.shown = slice(share // 2, None, share) if residual and not left else None
         self.step, self.step_z = 2**depth, 2**pool_z
         self.halo, self.halo_z = halo(depth, kernel), halo(depth, kernel, pool_z)
@@ -114,6 +122,8 @@ class _UNet(nn.Module):
         mean = out[:, : self.outputs]
         if self.shown is not None:
             mean = mean + x[:, self.shown]
+        if self.positive:
+            mean = relu(mean)
         if not self.probabilistic:
             return mean
         return torch.cat([mean, functional.softplus(out[:, self.outputs :]) + LEAST_SCALE], dim=1)

@@ -86,14 +86,11 @@ class Ensemble:
     def _maps(self, tile: Tensor, precision: str, *, fast: bool = False) -> Mapping[str, Tensor]:
         with torch.inference_mode(), rounding(self._device, precision):
             ways = TURNS[: self._config.predict.orientations]
-            parts = ((n, way) for n in range(len(self._nets)) for way in ways)
             if not self._uncertain:
-                return {"mean": _mean(self._one(n, tile, way, fast)["mean"] for n, way in parts)}
-            members = [[self._one(n, tile, way, fast) for way in ways] for n in range(len(self._nets))]
-            means, scales = (
-                torch.stack([_mean(one[name] for one in member) for member in members]) for name in ("mean", "scale")
-            )
-            return mixture(means, scales)
+                every = (self._one(n, tile, way, fast) for n in range(len(self._nets)) for way in ways)
+                return _means({"mean": one["mean"]} for one in every)
+            members = [_means(self._one(n, tile, way, fast) for way in ways) for n in range(len(self._nets))]
+            return mixture(*(torch.stack([one[name] for one in members]) for name in ("mean", "scale")))
 
     def _one(self, n: int, tile: Tensor, way: tuple[int, bool], fast: bool) -> dict[str, Tensor]:
         """Return what one network makes of a tile in one orientation."""
@@ -114,13 +111,13 @@ class Ensemble:
         return self._task.restore(self._nets[n], tile, self._fit, self._config)
 
 
-def _mean(parts: Iterable[Tensor]) -> Tensor:
-    """Return the mean of tensors that are made one after the other."""
+def _means(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the means of maps that are made one after the other."""
     rest = iter(parts)
-    total, count = next(rest), 1
+    total, count = dict(next(rest)), 1
     for part in rest:
-        total, count = total + part, count + 1
-    return total / count if count > 1 else total
+        total, count = {name: one + part[name] for name, one in total.items()}, count + 1
+    return {name: one / count for name, one in total.items()} if count > 1 else total
 
 
 def turned(tile: Tensor, quarters: int, mirrored: bool) -> Tensor:

@@ -188,8 +188,8 @@ def _footprint(
     several = len(nets) > 1 or config.predict.orientations > 1
     waiting = 4 * (2 * AHEAD + 3 + 2 * several)
     if uncertain:
-        # The maps, those that wait to be written, and mean and scale of every member in all orientations.
-        waiting += 4 * ((1 + len(MAPS)) * (AHEAD + 2) + 2 * (2 * len(nets) + config.predict.orientations))
+        # The maps, in pieces and whole, and those that wait to be written; mean and scale of every member, twice.
+        waiting += 4 * ((1 + len(MAPS)) * (AHEAD + 3) + 4 * len(nets))
     # A library may bring weights into another order, or precision, for as long as they are used.
     fixed = FIXED + sum(weight.numel() * weight.element_size() for weight in nets[0].parameters())
     lines = _measured[key].lines

@@ -172,6 +172,24 @@ def predict_pass(
     return Done(plan, meter.seam(), seconds, ensemble.error, ensemble.overflowed)
 
 
+def predict_apart(
+    task: Task,
+    nets: Sequence[nn.Module],
+    volume: Readable,
+    fit: Any,
+    config: Config,
+    *,
+    box: Slices | None = None,
+    device: str = "cpu",
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return mean and scale (M, Z, Y, X) that each network predicts by itself; see :func:`predict_pass`."""
+    shape = [int(n) for n in volume.shape] if box is None else [part.stop - part.start for part in box]
+    means, scales = (np.empty((len(nets), *shape), np.float32) for _ in range(2))
+    for net, mean, scale in zip(nets, means, scales, strict=True):
+        predict_pass(task, [net], volume, fit, config, out=mean, beside={"scale": scale}, box=box, device=device)
+    return means, scales
+
+
 def _unless_short(work: Callable[[], None]) -> str:
     """Do some work and return an empty string, or in what words memory ran out."""
     try:

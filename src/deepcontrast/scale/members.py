@@ -124,7 +124,7 @@ def open_members(task: Any, models: Sequence[Model], c: int, device: str) -> lis
         channel = model.channels[c]
         fit = task.Fit.decode(channel.fit, channel.arrays)
         nets = load_nets(task, channel.members, fit, model.config, device)
-        too_much = None if channel.trust is None else float(channel.trust["too_much"])
+        too_much = None if channel.trust is None else channel.trust["too_much"]
         members.append(Member(nets, fit, model.config, len(nets) / total, too_much))
     return members
 

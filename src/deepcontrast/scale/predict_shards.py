@@ -185,12 +185,14 @@ def restore_stack(
     """
     stack, last = job.open(), job.iterations
     with open_journal(job.folder / "journal") as journal, runner.open(job) as run:
-        for path in job.maps.values():
-            _writer(path, stack, np.dtype(np.float32), job.shard, compressed=job.compressed)
         for k in range(1, last + 1):
             writer = _writer(job.at(k), stack, np.dtype(np.float32), job.shard, compressed=False)
             everything, some = range(len(writer.shards)), sampled(writer)
             is_result = k == last and job.blends is None
+            if k == last and len(journal.of("write")) < len(everything):
+                # Where all is written they may have been finished, and moved to where they belong.
+                for path in job.maps.values():
+                    _writer(path, stack, np.dtype(np.float32), job.shard, compressed=job.compressed)
             _do(run, journal, f"pass {k}", some if is_result else everything, f"predict {k}/{last}", progress)
             if k > 1 and not is_result and not job.keeps(k - 1):
                 _remove(job.at(k - 1))
@@ -210,7 +212,8 @@ def restore_stack(
         for path in (*job.maps.values(), job.result):
             # Where it is no more to be written, the run before was stopped just after.
             with suppress(InputError):
-                open_writer(path).finish()
+                if path.exists():
+                    open_writer(path).finish()
     restored, note = {**written, **sample}, encoding.note
     if len(judged) < len(everything):
         clipped = sum(record["clipped"] for record in written.values()) / prod(stack.shape)
@@ -384,8 +387,8 @@ def _open_work(job: Restoration) -> Work:
             for name, path in job.maps.items():
                 writer(path).write(index, unknown_where(maps[name], t, c, zyx).reshape(shape))
         record = _record(done)
-        too_much = members(t, c)[0].too_much
-        if job.uncertain and too_much is not None:
+        too_much = members(t, c)[0].too_much if job.uncertain and k == last else None
+        if too_much is not None:
             record["area"] = area_beyond(maps["disagreement"], too_much)
         return image.reshape(shape), record
 

@@ -54,7 +54,7 @@ def layers_of(sources: Sequence[Source], net: Net) -> tuple[int, ...]:
 def build(fit: Planes, config: Config) -> nn.Module:
     """Return the network of the ``[net]`` table."""
     net = config.net
-    settings = net.model_dump(include={"depth", "features", "kernel", "bias", "residual"})
+    settings = net.model_dump(include={"depth", "features", "kernel", "bias", "residual", "last", "narrow"})
     form: dict[str, Any] = {"channels": len(fit.layers)}
     if fit.in_space:
         # As often as the slab can be halved.

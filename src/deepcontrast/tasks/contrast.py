@@ -42,6 +42,7 @@ __all__ = [
     "fit",
     "geometry",
     "left",
+    "of_pair",
     "own_norm",
     "prepare",
     "restore",
@@ -109,6 +110,11 @@ def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str,
 def own_norm(fit: Fit, frame: Frame, known: Survey) -> Norm | None:
     """Return ``None``: a model of one experiment has one norm for all its images."""
     return None
+
+
+def of_pair(fit: Fit, source: Source) -> Fit:
+    """Return the fit: targets are parts of the image, in its grey levels."""
+    return fit
 
 
 def left(fit: Fit, values: NDArray[Any]) -> NDArray[Any]:

@@ -42,6 +42,7 @@ __all__ = [
     "geometry",
     "left",
     "normed",
+    "of_pair",
     "own_norm",
     "prepare",
     "restore",
@@ -211,6 +212,14 @@ def own_norm(fit: Fit, frame: Frame, known: Survey) -> Norm | None:
 def normed(fit: Fit, norm: Norm) -> Fit:
     """Return the fit for an image of a norm of its own, whose grey levels the result will have too."""
     return replace(fit, norm=norm, target=norm)
+
+
+def of_pair(fit: Fit, source: Source) -> Fit:
+    """Return the fit for an image of training with its target, whose grey levels the result will have."""
+    if not fit.per_image:
+        return fit
+    norm, target = pair_norms(source, fit.kind, fit.low, fit.high)
+    return replace(fit, norm=norm, target=target)
 
 
 def left(fit: Fit, values: NDArray[Any]) -> NDArray[np.float32]:

@@ -4,8 +4,8 @@
 ``checkpoint`` what a resumed run needs, ``distributed`` several processes, one per device.
 """
 
-from deepcontrast.training.learner import initialise, seed_of
+from deepcontrast.training.learner import initialise
 from deepcontrast.training.loop import Trained, learning_rate, threads, train, validate
 from deepcontrast.training.mode import Mode
 
-__all__ = ["Mode", "Trained", "initialise", "learning_rate", "seed_of", "threads", "train", "validate"]
+__all__ = ["Mode", "Trained", "initialise", "learning_rate", "threads", "train", "validate"]

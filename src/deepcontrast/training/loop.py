@@ -137,6 +137,7 @@ def _go_on(
                     checkpoints.save(checkpoint, learner, best, {**state, "step": settings.steps})
                     message = f"ends after {done} steps: {settings.stop_after} validations without a new minimum"
                     progress(Event("train", values={"message": message}))
+                    progress(Event("train", settings.steps, settings.steps, _shown(losses, val_losses)))
                     return _trained(learner, best, losses, val_losses, mode)
                 if done == settings.steps or distributed.shared(time.monotonic() > saved + SAVE_EVERY):
                     checkpoints.save(checkpoint, learner, best, {**state, "step": done})
