@@ -111,6 +111,24 @@ def test_the_model_file_says_how_far_to_trust_it(ensemble: Model, tmp_path: Path
     assert f"scales are multiplied by {found.after.factor:.2f}" in lines
 
 
+def test_the_report_draws_what_the_model_file_keeps(
+    ensemble: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(tmp_path / "m.safetensors", ensemble)
+    command = ["report", str(tmp_path / "m.safetensors"), "--out", str(tmp_path / "page.html")]
+    assert run(command) == 0
+    page = (tmp_path / "page.html").read_text()
+    for line in Trust.decode(ensemble.channels[0].trust or {}).describe():
+        assert line.replace("'", "&#39;") in page
+    assert page.count("data:image/png;base64,") == 1
+    assert "http" not in page.replace("http-equiv", "")
+    assert run(command) == 2
+    without = replace(ensemble, channels=(replace(ensemble.channels[0], trust=None),))
+    save_model(tmp_path / "n.safetensors", without)
+    assert run(["report", str(tmp_path / "n.safetensors"), "--out", str(tmp_path / "other.html")]) == 2
+    assert "was not judged against a truth" in capsys.readouterr().err
+
+
 def test_a_single_network_has_no_verdict_and_scales_as_trained_where_that_is_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

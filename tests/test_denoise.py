@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from csbdeep.data import PercentileNormalizer, no_background_patches
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -97,6 +98,36 @@ def test_a_bank_holds_both_images_of_a_place_in_network_units(form: str) -> None
         middle = found[0, 0] if form in SLABS else found[0, found.shape[1] // 2][None]
         np.testing.assert_allclose(middle, planes[:, 5:29, 7:31], atol=1e-4)
     assert (x.shape[1], y.shape[1]) == ((1, 1) if form in SLABS else (len(fit.layers), 1))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_percentiles_are_those_of_csbdeep(dtype: type) -> None:
+    image = stack_of((7 * np.asarray(pair(0)[0].array) + 100).astype(dtype))
+    volume = np.asarray(image.array)
+    theirs = PercentileNormalizer(2, 99.8)
+    expected = theirs.before(volume, "ZYX")
+    norm = denoise.measure(image.frame(), image.frame(), survey(image.frame()), "percentile", 2.0, 99.8)
+    np.testing.assert_allclose(norm(volume.astype(np.float32)), expected, atol=1e-5)
+    mean, scale = theirs.after(expected, np.ones_like(expected), "ZYX")
+    np.testing.assert_allclose(norm.invert(expected), mean, rtol=1e-5)
+    assert norm.scale == pytest.approx(float(scale.flat[0]), rel=1e-6)
+
+
+@pytest.mark.parametrize("patch", [16, 24])
+def test_foreground_is_that_of_csbdeep(patch: int) -> None:
+    """Patches may start exactly where their middle lies in CSBDeep's mask, of the grid that they are drawn from."""
+    image, target = pair(0)
+    plane = [replace(stack, array=np.asarray(stack.array)[:1]) for stack in (image, target)]
+    sources = [Source(plane[0], 0, 0, np.zeros(1), plane[1])]
+    config = settled(f"train.patch={patch}")
+    fit = denoise.fit(sources, config)
+    bank = denoise.prepare(sources, fit, config, seed=0, round=0)
+    mask = no_background_patches()([np.asarray(plane[1].array)[0]], (patch, patch))
+    every = denoise.prepare(sources, fit, settled(f"train.patch={patch}", "task.foreground=0"), seed=0, round=0)
+    middle = (patch + bank.jitter) // 2
+    expected = [row for row in every.corners.tolist() if mask[row[1] + middle, row[2] + middle]]
+    assert bank.corners.tolist() == expected
+    assert 0 < len(expected) < len(every.corners)
 
 
 def test_patches_are_drawn_around_what_is_bright() -> None:

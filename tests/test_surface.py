@@ -25,8 +25,8 @@ from .conftest import TINY
 
 ROOT = Path(__file__).parent.parent
 VERBS = (
-    "enhance", "train", "predict", "evaluate", "compare", "simulate", "degrade", "convert", "info", "demo",
-    "experiment",
+    "enhance", "train", "predict", "evaluate", "compare", "simulate", "degrade", "convert", "report", "info",
+    "demo", "experiment",
 )  # fmt: skip
 
 
@@ -56,6 +56,7 @@ OPTIONS = {
     "degrade": "--axes --channel --gain --json --offset --out --overwrite --quiet --recipe --seed --set --surface "
     "--voxel-size",
     "convert": "--json --out --overwrite --quiet",
+    "report": "--json --out --overwrite --quiet",
     "info": "--json",
     "demo": "--json --out --quiet --seeds --set",
     "experiment": "--device --input --json --only --out --overwrite --quiet --recipe --resume --seeds --set",

@@ -391,6 +391,21 @@ def convert(
 
 
 @app.command()
+def report(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Trained from pairs, with the loss laplace.")],
+    out: Out,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show how well a model knows how sure it is: reliability diagrams on a page."""
+    from deepcontrast.jobs.report import report_model
+
+    with Listener(quiet, as_json) as listener:
+        report_model(model, out, overwrite=overwrite, say=listener.say)
+
+
+@app.command()
 def info(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="An image, a folder of images, or a model.")],
     as_json: AsJson = False,
