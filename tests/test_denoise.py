@@ -361,3 +361,27 @@ def test_interrupted_training_goes_on_to_the_same_file(tmp_path: Path) -> None:
         train_images([tmp_path / "low"], tmp_path / "b.safetensors", settled(), progress=stop, **order)
     assert run(["train", "care", *given, "--out", str(tmp_path / "b.safetensors"), *tiny, "--quiet", "--resume"]) == 0
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_an_image_unlike_those_of_training_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    optics = Optics(voxel_size=(1.0, 0.2, 0.2), surface="first")
+    pairs = [[replace(stack, optics=optics) for stack in pair(seed)] for seed in (0, 1)]
+    config = settled("train.steps=4")
+    model, _ = learn([one for one, _ in pairs], config, targets=[other for _, other in pairs], folder=tmp_path)
+    save_model(tmp_path / "m.safetensors", model)
+    alike = replace(pair(7)[0], optics=optics)
+    clean = np.asarray(pair(7)[1].array)
+    coarse = replace(alike, optics=Optics(voxel_size=(1.0, 0.5, 0.5), surface="first"))
+    noisy = replace(alike, array=np.random.default_rng(0).poisson(clean / 5000).astype(np.uint16))
+    for name, stack, words in (
+        ("alike", alike, []),
+        ("coarse", coarse, ["its pixel size in um is 0.5, 2.5 times the most"]),
+        ("clean", replace(alike, array=clean), ["finest detail, as a share of its contrast, is", "of the least"]),
+        ("noisy", noisy, ["finest detail, as a share of its contrast, is", "times the most"]),
+    ):
+        write_stack(tmp_path / f"{name}.ome.tif", stack)
+        out = ["--out", str(tmp_path / f"{name}_out.tif")]
+        assert run(["predict", str(tmp_path / "m.safetensors"), str(tmp_path / f"{name}.ome.tif"), *out]) == 0
+        told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+        assert len(told) == bool(words), told
+        assert all(word in told[0] for word in words)

@@ -16,6 +16,7 @@ from deepcontrast.errors import InputError
 from deepcontrast.io import stem
 from deepcontrast.jobs.images import Reading, list_images
 from deepcontrast.jobs.say import Say, describe_stack
+from deepcontrast.noise.detail import detail
 from deepcontrast.registration import Shift, shift_between
 from deepcontrast.stack import Stack
 
@@ -122,7 +123,7 @@ def _check_order(pair: Pair) -> None:
     Raises:
         InputError: says so.
     """
-    noise = [_noise(plane) for plane in _planes(pair)]
+    noise = [detail(plane) for plane in _planes(pair)]
     if noise[0] > 0 and noise[1] > SWAPPED * noise[0]:
         raise InputError(
             f"the target '{pair.files[1]}' is {noise[1] / noise[0]:.1f} times noisier than its input "
@@ -176,14 +177,6 @@ def _cropped(stack: Stack, shift: Shift) -> Stack:
     place: list[Any] = [slice(None)] * (len(stack.axes) - 2)
     place += [slice(rim, stack.size(axis) - rim) for rim, axis in zip(rims, "YX", strict=True)]
     return replace(stack, array=np.asarray(stack.array[tuple(place)]))
-
-
-def _noise(plane: NDArray[np.float64]) -> float:
-    """Return how much finest detail a plane (Y, X) has, noise and all, as a share of its contrast."""
-    even = plane[: plane.shape[0] // 2 * 2, : plane.shape[1] // 2 * 2]
-    detail = (even[::2, ::2] - even[1::2, ::2] - even[::2, 1::2] + even[1::2, 1::2]) / 2
-    contrast = ndimage.gaussian_filter(plane, 1.5).std()
-    return float(np.sqrt(np.mean(detail**2)) / contrast) if contrast > 0 else 0.0
 
 
 def _agreement(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

@@ -216,6 +216,8 @@ def _predict_image(
     }
     surveys = surveys_of(stack, progress, say)
     norms = norms_of(order.models, stack, surveys, order.norm, say)
+    for line in _unlike(order.models, stack):
+        say(f"warning: {file.name}: {line}")
     inputs = [*order.paths, file]
     with working(target, job, resume=resume, overwrite=overwrite, inputs=inputs, folder=False, machine=begun) as work:
         plan = work.machine["plan"]
@@ -255,6 +257,16 @@ def _predict_image(
         remove(place)
     for line in outcome.describe():
         say(f"{target}: {line}")
+
+
+def _unlike(models: Sequence[Model], stack: Stack) -> list[str]:
+    """Return in words how the first time point of a stack differs from what models were trained on."""
+    task: Any = registry.load("tasks", models[0].task)
+    lines = []
+    for model in models:
+        for c, channel in enumerate(model.channels):
+            lines += task.unlike(task.Fit.decode(channel.fit, channel.arrays), stack.frame(0, c))
+    return list(dict.fromkeys(lines))
 
 
 def _beside(target: Path, uncertainty: bool, movie: bool) -> dict[str, Path]:

@@ -69,7 +69,12 @@ def calibration(trust: Mapping[str, Any]) -> bytes:
             errors.plot(
                 at, [100 * error(d) for d in one["diagrams"]], f"o{line}", color=shade, label=label, markersize=4
             )
-        errors.set(ylim=(0, 1.35 * errors.get_ylim()[1]), xlabel="distance, of the range", ylabel="calibration error, %", title="Networks")
+        errors.set(
+            ylim=(0, 1.35 * errors.get_ylim()[1]),
+            xlabel="distance, of the range",
+            ylabel="calibration error, %",
+            title="Networks",
+        )
         errors.legend(loc="upper right")
         return png_bytes(figure)
 

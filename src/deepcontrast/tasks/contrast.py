@@ -47,6 +47,7 @@ __all__ = [
     "prepare",
     "restore",
     "sample",
+    "unlike",
     "windowed",
 ]
 
@@ -105,6 +106,11 @@ def example(source: Source, z: int, fit: Fit, config: Config) -> tuple[NDArray[n
 def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str, Tensor]:
     """Apply the network once to a tile in grey levels: (Z + 2 context, Y, X), of which (Z, Y, X) are restored."""
     return applied(net, tile, fit, fit.norm)
+
+
+def unlike(fit: Fit, frame: Frame) -> list[str]:
+    """Return nothing: the camera and the structures of an image are looked at when it is enhanced."""
+    return []
 
 
 def own_norm(fit: Fit, frame: Frame, known: Survey) -> Norm | None:

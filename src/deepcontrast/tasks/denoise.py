@@ -7,7 +7,7 @@ and its supplement, sections 1 and 2.2. Input is a noisy image, target a registe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from deepcontrast.cleaned import Cleaned
 from deepcontrast.config import Config, Table
 from deepcontrast.errors import InputError
 from deepcontrast.histogram import percentiles
+from deepcontrast.noise.detail import detail
 from deepcontrast.normalize import Norm
 from deepcontrast.patches import Column, hold_out, patch_size
 from deepcontrast.progress import Event, Progress, silent
@@ -47,10 +48,18 @@ __all__ = [
     "prepare",
     "restore",
     "sample",
+    "unlike",
     "windowed",
 ]
 
 PAIRED = True
+FAR = 1.5
+"""How many times beyond the images of training an image is said to be unlike them."""
+LOOKED_AT = {
+    "detail": "its noise, or finest detail, as a share of its contrast,",
+    "mean": "its mean grey level",
+    "pixel": "its pixel size in um",
+}
 BRIGHT = 99.9
 """Percentile of the target that foreground is measured by."""
 
@@ -95,6 +104,7 @@ class Fit:
         layers: planes that the network is given for each one, relative to it; itself in their middle.
         in_space: whether the network is one in space, trained on slabs of so many planes; else they are its channels.
         widened: by which predicted scales are multiplied, so that they suit the held-out patches.
+        seen: least and most, of the images of training, of what :func:`unlike` looks at.
     """
 
     norm: Norm
@@ -108,6 +118,7 @@ class Fit:
     layers: tuple[int, ...]
     in_space: bool
     widened: float = 1.0
+    seen: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def encode(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the numbers as JSON, as the model file keeps them; there are no images."""
@@ -122,6 +133,7 @@ class Fit:
             "norm": Norm(**table["norm"]),
             "target": Norm(**table["target"]),
             "held_out": tuple(tuple(column) for column in table["held_out"]),
+            "seen": {name: (low, high) for name, (low, high) in table.get("seen", {}).items()},
         }
         return cls(**fields)
 
@@ -155,6 +167,7 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         held_out=hold_out(tuple(shapes.values()), patch, config.train.validation, rng),
         layers=layers,
         in_space=in_space and len(layers) > 1,
+        seen=_ranges([_described(source.frame) for source in sources]),
     )
 
 
@@ -225,6 +238,33 @@ def of_pair(fit: Fit, source: Source) -> Fit:
 def left(fit: Fit, values: NDArray[Any]) -> NDArray[np.float32]:
     """Return, in the result's grey levels, values of the image that were not restored."""
     return np.asarray(fit.target.invert(fit.norm(values.astype(np.float32))), np.float32)
+
+
+def unlike(fit: Fit, frame: Frame) -> list[str]:
+    """Return in words how an image differs from all that the model was trained on, so that it may fail."""
+    words = []
+    for name, value in _described(frame).items():
+        if name in fit.seen and not (name == "mean" and fit.per_image):
+            low, high = fit.seen[name]
+            more, less = value / max(high, 1e-9), low / max(value, 1e-9)
+            if max(more, less) > FAR:
+                beyond = f"{more:.1f} times the most" if more > less else f"1/{less:.1f} of the least"
+                words.append(f"{LOOKED_AT[name]} is {value:.3g}, {beyond} of the images of training")
+    return words
+
+
+def _described(frame: Frame) -> dict[str, float]:
+    """Return what is looked at of an image: in its middle plane, and of its pixels."""
+    plane = np.asarray(frame[len(frame) // 2], np.float64)
+    found = {"detail": detail(plane), "mean": float(plane.mean())}
+    pixel = frame.stack.optics.voxel_size[2]
+    return found | ({"pixel": float(pixel)} if pixel else {})
+
+
+def _ranges(images: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    """Return least and most of what all images have."""
+    shared = set.intersection(*(set(image) for image in images))
+    return {name: (min(i[name] for i in images), max(i[name] for i in images)) for name in sorted(shared)}
 
 
 def clean(volume: NDArray[Any], fit: Fit, invalid: Invalid | None = None) -> NDArray[np.float32]:
