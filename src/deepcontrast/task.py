@@ -65,8 +65,9 @@ class Source:
 
     @cached_property
     def survey(self) -> Survey:
-        """What one reading of all voxels tells."""
-        return survey(self.frame)
+        """What one reading of all voxels tells; saturated ones are valid where a target shows what they are."""
+        known = survey(self.frame)
+        return known if self.target is None else known.with_saturation()
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
         """Return which voxels of a box (slices of Z, Y, X with start and stop) hold a measurement; ``None``: all do.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,11 @@ class Survey:
     def holes(self) -> NDArray[np.bool_]:
         """Planes (Z,) that have empty voxels, or may have."""
         return self.blank | self.bordered | (~self.seen & self.borders)
+
+    def with_saturation(self) -> Survey:
+        """Return the survey with saturated voxels taken for measurements: "bright", which a network can learn from."""
+        counts = {reason: each for reason, each in self.counts.items() if reason != REASONS[SATURATED]}
+        return replace(self, piled_up=False, counts=counts)
 
     def usable(self, share: float) -> NDArray[np.bool_]:
         """Return the planes (Z,) of which more than a share is valid; what was not read is taken to be."""

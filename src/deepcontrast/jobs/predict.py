@@ -44,7 +44,7 @@ from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Stack
 from deepcontrast.training import threads
 from deepcontrast.uncertainty import MAPS
-from deepcontrast.valid import find_invalid, survey
+from deepcontrast.valid import invalid_of, survey
 from deepcontrast.workdir import begun_on, finish_single, is_done, remove, working
 
 MOVIE = "movie"
@@ -214,7 +214,7 @@ def _predict_image(
         # Whatever memory is left now.
         "plan": stored or order.planned(stack),
     }
-    surveys = surveys_of(stack, progress, say)
+    surveys = surveys_of(stack, progress, say, paired=registry.load("tasks", order.models[0].task).PAIRED)
     norms = norms_of(order.models, stack, surveys, order.norm, say)
     for line in _unlike(order.models, stack):
         say(f"warning: {file.name}: {line}")
@@ -367,8 +367,9 @@ def predict_maps(
         for t in range(stack.size("T")):
             volume = stack.volume(t, c)
             check_volume(volume, stack.source)
-            invalid = find_invalid(volume)
-            fitted = normed(task, members, own_norms(task, members, stack.frame(t, c), survey(volume), norm))
+            known = survey(volume).with_saturation() if task.PAIRED else survey(volume)
+            invalid = invalid_of(volume, known)
+            fitted = normed(task, members, own_norms(task, members, stack.frame(t, c), known, norm))
             current: list[Any] = [task.clean(volume, member.fit, invalid) for member in fitted]
             for k in range(1, iterations + 1):
                 told = partial(_told, progress, f"predict {k}/{iterations}")

@@ -24,8 +24,10 @@ from deepcontrast.stack import Stack
 from deepcontrast.valid import Survey, survey
 
 
-def surveys_of(stack: Stack, progress: Progress, say: Say) -> dict[tuple[int, int], Survey]:
+def surveys_of(stack: Stack, progress: Progress, say: Say, *, paired: bool = False) -> dict[tuple[int, int], Survey]:
     """Return what workers must know of the whole of every time point and channel.
+
+    Models that learned from pairs restore saturated voxels too.
 
     Raises:
         InputError: one has NaN, infinite values, or one value everywhere.
@@ -36,7 +38,8 @@ def surveys_of(stack: Stack, progress: Progress, say: Say) -> dict[tuple[int, in
             known = survey(stack.frame(t, c), progress)
             check_survey(known, stack.source)
             # The histogram is large, and nothing that is done with a shard asks for it.
-            surveys[t, c] = replace(known, histogram=None)
+            known = replace(known, histogram=None)
+            surveys[t, c] = known.with_saturation() if paired else known
     if (note := next(iter(surveys.values())).note()) is not None:
         say(note)
     return surveys
