@@ -67,7 +67,9 @@ def test_a_converted_model_is_applied_like_any_other(tmp_path: Path, capsys: pyt
     write_stack(tmp_path / "image.tif", Stack(image(2), "YX"))
     command = ["predict", str(out), str(tmp_path / "image.tif"), "--out", str(tmp_path / "out.tif"), "--uncertainty"]
     assert run(command) == 0
-    assert "not trustworthy" not in capsys.readouterr().out
+    assert "disagree" not in capsys.readouterr().out
+    assert run([*command, "--norm", "stored", "--overwrite"]) == 2
+    assert "keeps no norms" in capsys.readouterr().err
     made = np.asarray(open_stack(tmp_path / "out.tif").array)
     np.testing.assert_allclose(made, dc.load(out).predict(dc.open(tmp_path / "image.tif")).array, atol=1e-2)
     assert (tmp_path / "out.scale.tif").exists()
@@ -93,6 +95,7 @@ def altered(tmp_path: Path, **settings: Any) -> Path:
         ({"unet_last_activation": "sigmoid"}, "ends in 'sigmoid'; accepted: linear, relu"),
         ({"unet_n_first": 8}, "does not fit its config.json: down.0.0.weight is (4, 1, 3, 3), not (8, 1, 3, 3)"),
         ({"unet_n_depth": None}, "has no unet_n_depth"),
+        ({"n2v_perc_pix": 1.5}, "keeps no mean and standard deviation"),
     ],
 )
 def test_what_is_not_ours_is_refused_in_one_line(
@@ -102,6 +105,12 @@ def test_what_is_not_ours_is_refused_in_one_line(
     [line] = capsys.readouterr().err.splitlines()
     assert words in line
     assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_older_noise2void_has_one_mean_and_wide_networks(tmp_path: Path) -> None:
+    model = read_csbdeep(altered(tmp_path, n2v_perc_pix=1.5, mean="210.0", std="49.0"))
+    assert (model.config.net.narrow, model.config.task["per_image"]) == (False, False)
+    assert model.channels[0].fit["norm"] == {"offset": 210.0, "scale": 49.0}
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

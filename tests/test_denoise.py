@@ -396,8 +396,12 @@ def test_an_image_unlike_those_of_training_is_warned_of(tmp_path: Path, capsys: 
     clean = np.asarray(pair(7)[1].array)
     coarse = replace(alike, optics=Optics(voxel_size=(1.0, 0.5, 0.5), surface="first"))
     noisy = replace(alike, array=np.random.default_rng(0).poisson(clean / 5000).astype(np.uint16))
+    blank, bordered = (np.array(alike.array) + 1 for _ in range(2))
+    blank[3], bordered[:, :, :30] = 0, 0
     for name, stack, words in (
         ("alike", alike, []),
+        ("blank", replace(alike, array=blank), []),
+        ("bordered", replace(alike, array=bordered), []),
         ("coarse", coarse, ["its pixel size in um is 0.5, 2.5 times the most"]),
         ("clean", replace(alike, array=clean), ["finest detail, as a share of its contrast, is", "of the least"]),
         ("noisy", noisy, ["finest detail, as a share of its contrast, is", "times the most"]),

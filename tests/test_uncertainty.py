@@ -297,6 +297,7 @@ def test_several_model_files_give_the_maps_of_one(ensemble: Model, tmp_path: Pat
     write_stack(tmp_path / "image.tif", image)
     command = ["predict", *halves(ensemble, tmp_path), str(tmp_path / "image.tif"), "--dtype", "float32"]
     assert run([*command, "--out", str(tmp_path / "out.tif"), "--uncertainty", "--movie"]) == 0
+    assert run([*command, "--out", str(tmp_path / "alone.tif"), "--movie"]) == 0
     expected = predict_maps([ensemble], image, uncertainty=True)
     for name in ("scale", "disagreement"):
         made = np.asarray(open_stack(tmp_path / f"out.{name}.tif").array)
@@ -362,8 +363,21 @@ def test_what_lies_beside_results_is_kept_apart(
     (tmp_path / "two.upper.tif").unlink()
     assert run([*one, "--uncertainty", "--movie", "--resume"]) == 2
     assert "'two.upper.tif' is gone" in capsys.readouterr().err.replace(f"{tmp_path}/", "")
+    assert run([*one, "--uncertainty", "--overwrite"]) == 0
+    # A map of the former result that is the input now, or another result, is no leftover.
+    again = ["predict", model, str(tmp_path / "two.scale.tif"), "--out", str(tmp_path / "two.tif"), "--quiet"]
+    assert run([*again, "--overwrite"]) == 0
+    assert sorted(path.name for path in tmp_path.glob("two*")) == ["two.scale.tif", "two.tif"]
+    assert run([*one, "--uncertainty", "--overwrite"]) == 0
     assert run([*one, "--overwrite"]) == 0
     assert sorted(path.name for path in tmp_path.glob("two*")) == ["two.tif"]
+    (tmp_path / "three.tif").write_text("no image")
+    three = ["predict", model, image, "--out", str(tmp_path / "three.tif"), "--quiet"]
+    assert run([*three, "--overwrite"]) == 0
+    (tmp_path / "four.scale.ome.zarr").mkdir()
+    (tmp_path / "four.scale.ome.zarr" / "notes.txt").write_text("mine")
+    four = [image, "--out", str(tmp_path / "four.ome.zarr"), "--uncertainty", "--overwrite"]
+    assert "folder with other files in it" in refused(*four)
 
 
 def test_what_predicts_no_uncertainty_is_told_so(

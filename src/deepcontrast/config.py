@@ -31,7 +31,7 @@ class Net(Table):
     with ``dims = 3``, in slabs of so many planes that a network in space is trained on. ``pool_z`` is how many of the
     levels of such a network are pooled along Z too; with any, a slab has 2 ``context`` planes, or as many as a multiple
     of 2**``pool_z`` allows. ``last`` is done to the mean at the end: ``relu`` gives nothing below 0.
-    ``narrow`` is how Noise2Void's networks differ: the first convolution of an upward level has fewer features.
+    ``narrow`` is how newer networks of Noise2Void differ: the first convolution of every upward level has few features.
     """
 
     name: str = "unet"

@@ -175,8 +175,8 @@ class Task(Protocol):
     def own_norm(self, fit: Any, frame: Frame, known: Survey) -> Norm | None:
         """Return the norm of an image by itself, given its survey, where models of this fit are applied so."""
 
-    def unlike(self, fit: Any, frame: Frame) -> list[str]:
-        """Return in words how an image differs from all that the model was trained on, so that it may fail."""
+    def unlike(self, fit: Any, frame: Frame, known: Survey) -> list[str]:
+        """Return in words how an image, given its survey, differs from all that the model was trained on."""
 
     def left(self, fit: Any, values: NDArray[Any]) -> NDArray[Any]:
         """Return, in the result's grey levels, values of the image that were not restored."""

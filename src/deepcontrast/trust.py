@@ -89,7 +89,7 @@ class Trust:
         """Return what was stored; the inverse of :meth:`encode`."""
         before = tuple(map(_calibration, table["before"]))
         after = None if table["after"] is None else _calibration(table["after"])
-        return cls(table["too_much"], table["tiles"], before, after)
+        return cls(table["too_much"], table.get("tiles", 0), before, after)
 
 
 def _networks(count: int) -> str:

@@ -72,7 +72,7 @@ def noise2void(name: str) -> None:
 
     patches = image(2)[None, :32, :32, None]
     config = N2VConfig(
-        patches, unet_n_depth=2, unet_kern_size=3, unet_n_first=4, batch_norm=True, n2v_patch_shape=(16, 16)
+        patches, unet_n_depth=3, unet_kern_size=3, unet_n_first=2, batch_norm=True, n2v_patch_shape=(16, 16)
     )
     with tempfile.TemporaryDirectory() as folder:
         model = N2V(config, name, basedir=folder)

@@ -54,6 +54,7 @@ def read_csbdeep(folder: Path) -> Model:
     if file is None:
         raise InputNotFoundError(f"no weights in '{folder}'; looked for {', '.join(WEIGHTS)}")
     _refuse_unknown(table, folder)
+    own = _norm(table, folder)
     dims, depth = int(table["n_dim"]), int(table["unet_n_depth"])
     probabilistic = bool(table.get("probabilistic"))
     half = max(1, 2**depth // 2)
@@ -61,14 +62,15 @@ def read_csbdeep(folder: Path) -> Model:
     config = Config(
         recipe="csbdeep",
         task_name="denoise",
-        task=Params(norm="percentile", per_image="means" not in table).model_dump(),
+        task=Params(norm="percentile", per_image=own is None).model_dump(),
         net=Net(
             depth=depth,
             features=int(table["unet_n_first"]),
             kernel=int(table["unet_kern_size"]),
             bias=True,
             residual=bool(table["unet_residual"]),
-            narrow="n2v_patch_shape" in table,
+            # Since Noise2Void 0.3.2, whose configs have these keys.
+            narrow="skip_skipone" in table,
             last=table.get("unet_last_activation", "linear"),
             context=half if in_space else 0,
             dims=3 if in_space else 2,
@@ -77,9 +79,9 @@ def read_csbdeep(folder: Path) -> Model:
         train=Train(loss="laplace" if probabilistic else "mae"),
         predict=Predict(iterations=1),
     )
-    norm = Norm(_one(table, "means"), _one(table, "stds")) if "means" in table else Norm()
+    norm = Norm() if own is None else own
     fit = Fit(
-        norm=norm, target=norm, kind="percentile", low=2.0, high=99.8, per_image="means" not in table, patch=64,
+        norm=norm, target=norm, kind="percentile", low=2.0, high=99.8, per_image=own is None, patch=64,
         held_out=(), layers=tuple(range(-half, half)) if in_space else (0,), in_space=in_space,
     )  # fmt: skip
     weights = _named(list(_layers(file)), depth, probabilistic=probabilistic)
@@ -129,9 +131,19 @@ def _refuse_unknown(table: Mapping[str, Any], folder: Path) -> None:
         raise InputError(f"the model in '{folder}' ends in '{last}'; accepted: linear, relu")
 
 
-def _one(table: Mapping[str, Any], key: str) -> float:
-    [value] = table[key]
-    return float(value)
+def _norm(table: Mapping[str, Any], folder: Path) -> Norm | None:
+    """Return the norm that Noise2Void keeps; ``None`` of a CARE model, which normalises every image by itself.
+
+    Raises:
+        InputError: there is none.
+    """
+    for names in (("means", "stds"), ("mean", "std")):
+        if all(name in table for name in names):
+            offset, scale = (float(np.ravel(table[name])[0]) for name in names)
+            return Norm(offset, scale)
+    if any(key.startswith("n2v_") for key in table):
+        raise InputError(f"the Noise2Void model in '{folder}' keeps no mean and standard deviation")
+    return None
 
 
 def _layers(file: Path) -> Iterator[Layer]:

@@ -27,9 +27,12 @@ SIDE = 512
 GAP = 4
 
 
+MOVIES = (".mp4", ".gif")
+
+
 def movie_suffix() -> str:
     """Return ``.mp4`` where the extra ``movie`` is installed, else ``.gif``."""
-    return ".mp4" if find_spec("imageio_ffmpeg") else ".gif"
+    return MOVIES[0] if find_spec("imageio_ffmpeg") else MOVIES[1]
 
 
 def write_movie(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,11 +19,11 @@ from deepcontrast.errors import Cancelled, DeepContrastError, InputError, Output
 from deepcontrast.io import container_suffix, fingerprint, open_writer, read_attributes, stem, write_stack
 from deepcontrast.jobs.hardware import machine
 from deepcontrast.jobs.images import Reading, check_target, dtype_in, is_image_name, list_images
-from deepcontrast.jobs.movie import movie_suffix, write_movie
+from deepcontrast.jobs.movie import MOVIES, movie_suffix, write_movie
 from deepcontrast.jobs.say import Say, describe_stack, raise_failures
 from deepcontrast.jobs.shards import deciding, describe_plan, norms_of, plan_shards, surveys_of
 from deepcontrast.model import Model, load_model
-from deepcontrast.output_checks import check_inputs_stay, check_out, check_space, partial_folder, size_of
+from deepcontrast.output_checks import check_out, check_space, partial_folder, size_of
 from deepcontrast.prediction import Plan
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.scale.members import (
@@ -44,7 +45,7 @@ from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Stack
 from deepcontrast.training import threads
 from deepcontrast.uncertainty import MAPS
-from deepcontrast.valid import invalid_of, survey
+from deepcontrast.valid import Survey, invalid_of, survey
 from deepcontrast.workdir import begun_on, finish_single, is_done, remove, working
 
 MOVIE = "movie"
@@ -111,12 +112,14 @@ def predict_images(
         for target in targets:
             check_target(target, inputs, overwrite=overwrite or resume)
             check_out(target, resume=resume, overwrite=overwrite, inputs=inputs, folder=False)
+            # What a run that is to go on has put there already is its own.
+            own = resume and (target.exists() or bool(begun_on(target)))
             for place in _beside(target, uncertainty, movie).values():
-                check_inputs_stay(place, inputs)
-                # What a run that is to go on has put there already is its own.
-                if place.exists() and not (overwrite or (resume and (target.exists() or begun_on(target)))):
-                    raise OutputExistsError(f"output '{place}' exists; choose another --out, or --overwrite it")
-    _refuse_equal([place for target in targets for place in (target, *_beside(target, uncertainty, movie).values())])
+                check_target(place, inputs, overwrite=overwrite or own)
+    outputs = [place for target in targets for place in (target, *_beside(target, uncertainty, movie).values())]
+    _refuse_equal(outputs)
+    kept = {path.resolve() for path in (*inputs, *outputs)}
+    stale = {target: [place for place in _stale(target) if place.resolve() not in kept] for target in targets}
     order = _Order(
         tuple(models),
         loaded,
@@ -127,13 +130,14 @@ def predict_images(
         dtype,
         choose_device(device),
         resources or Resources(),
+        stale,
     )
     failures = []
     for file, target in zip(files, targets, strict=True):
         try:
             stack = reading.open(file)
             describe_stack(stack, say)
-            check_models(loaded, stack)
+            check_models(loaded, stack, norm)
             if plan_only:
                 for line in describe_plan(order.planned(stack), stack):
                     say(line)
@@ -160,6 +164,7 @@ class _Order:
     dtype: str | None
     device: str
     resources: Resources
+    stale: Mapping[Path, Sequence[Path]]
 
     def planned(self, stack: Stack) -> dict[str, Any]:
         """Return how a stack will be restored."""
@@ -199,7 +204,6 @@ def _predict_image(
                 raise InputError(f"'{target}' is complete, but '{place}' is gone; --overwrite makes all of it again")
         say(f"'{target}' is complete already; nothing to do")
         return
-    stale = _stale(target, order)
     container = container_suffix(target)
     dtype = dtype_in(container, np.dtype(order.dtype or stack.dtype))
     zarr = container == ".ome.zarr"
@@ -216,7 +220,7 @@ def _predict_image(
     }
     surveys = surveys_of(stack, progress, say, paired=registry.load("tasks", order.models[0].task).PAIRED)
     norms = norms_of(order.models, stack, surveys, order.norm, say)
-    for line in _unlike(order.models, stack):
+    for line in _unlike(order.models, stack, surveys):
         say(f"warning: {file.name}: {line}")
     inputs = [*order.paths, file]
     with working(target, job, resume=resume, overwrite=overwrite, inputs=inputs, folder=False, machine=begun) as work:
@@ -237,6 +241,7 @@ def _predict_image(
             threads=work.machine["threads"],
             folder=work.path.resolve(),
             uncertain=order.uncertainty,
+            merged=order.uncertainty or order.movie,
             norms=norms,
         )
         kept = {RECORD: json.dumps({**job, "plan": deciding(plan)}, sort_keys=True)}
@@ -253,19 +258,19 @@ def _predict_image(
             say(f"{places[MOVIE]}: {write_movie(shown, order.models, stack, surveys, norms, device=order.device)}")
             beside[places[MOVIE]] = shown
         finish_single(work, made, beside)
-    for place in stale:
+    for place in order.stale[target]:
         remove(place)
     for line in outcome.describe():
         say(f"{target}: {line}")
 
 
-def _unlike(models: Sequence[Model], stack: Stack) -> list[str]:
+def _unlike(models: Sequence[Model], stack: Stack, surveys: Mapping[tuple[int, int], Survey]) -> list[str]:
     """Return in words how the first time point of a stack differs from what models were trained on."""
     task: Any = registry.load("tasks", models[0].task)
     lines = []
     for model in models:
         for c, channel in enumerate(model.channels):
-            lines += task.unlike(task.Fit.decode(channel.fit, channel.arrays), stack.frame(0, c))
+            lines += task.unlike(task.Fit.decode(channel.fit, channel.arrays), stack.frame(0, c), surveys[0, c])
     return list(dict.fromkeys(lines))
 
 
@@ -274,7 +279,13 @@ def _beside(target: Path, uncertainty: bool, movie: bool) -> dict[str, Path]:
     first = stem(target)
     rest = target.name.removeprefix(first)
     places = {name: target.with_name(f"{first}.{name}{rest}") for name in MAPS if uncertainty}
-    return places | ({MOVIE: target.with_name(f"{first}.{MOVIE}{movie_suffix()}")} if movie else {})
+    # That of an earlier run, whatever is installed now.
+    made = [place for suffix in MOVIES if (place := _movie_beside(target, suffix)).exists()]
+    return places | ({MOVIE: made[0] if made else _movie_beside(target, movie_suffix())} if movie else {})
+
+
+def _movie_beside(target: Path, suffix: str) -> Path:
+    return target.with_name(f"{stem(target)}.{MOVIE}{suffix}")
 
 
 def _refuse_equal(places: Sequence[Path]) -> None:
@@ -288,15 +299,18 @@ def _refuse_equal(places: Sequence[Path]) -> None:
             raise InputError(f"'{place}' would be written twice: as a result, and beside one; restore them apart")
 
 
-def _stale(target: Path, order: _Order) -> list[Path]:
-    """Return what was written beside a former result and is not made again: it would be taken for the new one's."""
-    record = read_attributes(target).get(RECORD) if target.exists() else None
+def _stale(target: Path) -> list[Path]:
+    """Return what was written beside a former result: it would be taken for the new one's."""
+    record = None
+    if target.exists():
+        # What is no image of ours has nothing beside it.
+        with suppress(DeepContrastError):
+            record = read_attributes(target).get(RECORD)
     if not isinstance(record, str):
         return []
     options = json.loads(record).get("options", {})
-    former = _beside(target, options.get("uncertainty", False), options.get("movie", False))
-    made = _beside(target, order.uncertainty, order.movie)
-    return [place for name, place in former.items() if name not in made]
+    movies = [_movie_beside(target, suffix) for suffix in MOVIES if options.get("movie")]
+    return [*_beside(target, options.get("uncertainty", False), False).values(), *movies]
 
 
 def _in_container(path: Path, wanted: Path, stack: Stack, attributes: Mapping[str, float | str] | None = None) -> Path:
@@ -356,7 +370,7 @@ def predict_maps(
         InputError: the models restore different things, or other channels than the stack has, or they predict no
             uncertainty.
     """
-    check_models(models, stack)
+    check_models(models, stack, norm)
     if uncertainty:
         check_uncertain(models, iterations)
         models = [merged(models)]

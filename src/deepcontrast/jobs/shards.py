@@ -17,7 +17,7 @@ from deepcontrast.model import Model
 from deepcontrast.normalize import Norm
 from deepcontrast.prediction import Plan
 from deepcontrast.progress import Progress
-from deepcontrast.scale.members import merged, open_members, own_norms, plan_members
+from deepcontrast.scale.members import keeps_norms, merged, open_members, own_norms, plan_members
 from deepcontrast.scale.predict_shards import held, shard_lengths
 from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Stack
@@ -56,7 +56,8 @@ def norms_of(
         found[t, c] = own_norms(task, opened(c), stack.frame(t, c), surveys[t, c], norm)
     if all(one is None for norms in found.values() for one in norms):
         return None
-    say("every image is normalised by itself, as in training: they differ in brightness (--norm stored)")
+    instead = " (--norm stored)" if all(map(keeps_norms, models)) else ""
+    say(f"every image is normalised by itself, as in training: they differ in brightness{instead}")
     return found
 
 

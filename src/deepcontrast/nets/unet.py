@@ -46,7 +46,7 @@ def unet(
         bias: whether convolutions add a constant.
         residual: add to every output the middle one of its share of the input's channels.
         last: ``"relu"`` makes nothing of what is below 0 then.
-        narrow: the first convolution of an upward level has as few features as its second (Noise2Void).
+        narrow: the first convolution of every upward level has ``features`` maps (Noise2Void from 0.3.2 on).
         dims: 1 for (N, C, X), 2 for (N, C, Y, X), 3 for (N, C, Z, Y, X).
         channels: of the input.
         outputs: channels of the output; they divide those of the input, or there is no residual.
@@ -92,7 +92,7 @@ class _UNet(nn.Module):
         )
         self.middle = pair(wide[depth - 1], wide[depth], wide[depth - 1])
         self.up = nn.ModuleList(
-            pair(2 * wide[level], wide[max(0, level - 1) if narrow else level], wide[max(0, level - 1)])
+            pair(2 * wide[level], features if narrow else wide[level], wide[max(0, level - 1)])
             for level in reversed(range(depth))
         )
         self.last = conv(features, outputs * (1 + probabilistic), 1, bias=bias)

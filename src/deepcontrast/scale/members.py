@@ -43,18 +43,26 @@ class Member:
     too_much: float | None = None
 
 
-def check_models(models: Sequence[Model], stack: Stack) -> None:
+def check_models(models: Sequence[Model], stack: Stack, norm: str = "image") -> None:
     """Refuse models that cannot form an ensemble, or cannot be applied to a stack.
 
     Raises:
-        InputError: the models restore different things, or other channels than the stack has.
+        InputError: the models restore different things, or other channels than the stack has; or ``norm`` is
+            ``"stored"`` and one keeps none.
     """
+    if norm == "stored" and not all(map(keeps_norms, models)):
+        raise InputError("a converted CARE model keeps no norms of its training; leave --norm stored out")
     if len({(m.task, len(m.channels)) for m in models}) > 1:
         raise InputError("the models are of different tasks or channels; they cannot form one ensemble")
     if len(models[0].channels) != stack.size("C"):
         raise InputError(
             f"the model has {len(models[0].channels)} channels, the image has {stack.size('C')}; --channel selects one"
         )
+
+
+def keeps_norms(model: Model) -> bool:
+    """Return whether a model knows how its training images were normalised; CSBDeep's files do not say."""
+    return not (model.provenance.get("converted") and model.config.task.get("per_image"))
 
 
 def merged(models: Sequence[Model]) -> Model:
@@ -67,6 +75,8 @@ def merged(models: Sequence[Model]) -> Model:
         InputError: they are not: their distributions are of different things.
     """
     first = models[0]
+    if len(models) > 1 and any(model.provenance.get("converted") for model in models):
+        raise InputError("converted models do not say what they learned from; give one of them")
     for other in models[1:]:
         same = (
             _without_seed(first.config) == _without_seed(other.config)
@@ -94,7 +104,7 @@ def check_uncertain(models: Sequence[Model], iterations: int) -> None:
         InputError: says what would do.
     """
     if iterations > 1:
-        raise InputError("--uncertainty is that of one pass; leave --iterations out")
+        raise InputError("--uncertainty and --movie are of one pass; leave --iterations out")
     for model in models:
         if model.config.train.loss != "laplace":
             raise InputError(

@@ -87,6 +87,7 @@ class Restoration:
         threads: of torch in each worker.
         folder: where passes and result lie.
         uncertain: whether the maps of :mod:`deepcontrast.uncertainty` are made of the last pass.
+        merged: whether the models are put together into one, which differ in their seeds.
         norms: with which norm of its own, if any, each model is applied to a time point and channel (t, c).
         blends: which passes the result is made of, of every time point and channel (t, c); by default the last.
     """
@@ -104,6 +105,7 @@ class Restoration:
     threads: int
     folder: Path
     uncertain: bool = False
+    merged: bool = False
     norms: Mapping[tuple[int, int], Sequence[Norm | None]] | None = None
     blends: Mapping[tuple[int, int], Blend] | None = None
 
@@ -357,7 +359,7 @@ def _open_work(job: Restoration) -> Work:
     torch.set_num_threads(job.threads)
     stack, last = job.open(), job.iterations
     models = [load_model(path) for path in job.models]
-    models = [merged(models)] if job.uncertain else models
+    models = [merged(models)] if job.merged else models
     task: Any = registry.load("tasks", models[0].task)
     writer, encoding = cache(open_writer), cache(_encoding)
     opened = cache(lambda c: open_members(task, models, c, job.device))

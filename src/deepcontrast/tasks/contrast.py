@@ -108,7 +108,7 @@ def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str,
     return applied(net, tile, fit, fit.norm)
 
 
-def unlike(fit: Fit, frame: Frame) -> list[str]:
+def unlike(fit: Fit, frame: Frame, known: Survey) -> list[str]:
     """Return nothing: the camera and the structures of an image are looked at when it is enhanced."""
     return []
 

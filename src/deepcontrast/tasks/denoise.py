@@ -167,7 +167,7 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         held_out=hold_out(tuple(shapes.values()), patch, config.train.validation, rng),
         layers=layers,
         in_space=in_space and len(layers) > 1,
-        seen=_ranges([_described(source.frame) for source in sources]),
+        seen=_ranges([_described(source.frame, source.survey) for source in sources]),
     )
 
 
@@ -240,10 +240,10 @@ def left(fit: Fit, values: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(fit.target.invert(fit.norm(values.astype(np.float32))), np.float32)
 
 
-def unlike(fit: Fit, frame: Frame) -> list[str]:
+def unlike(fit: Fit, frame: Frame, known: Survey) -> list[str]:
     """Return in words how an image differs from all that the model was trained on, so that it may fail."""
     words = []
-    for name, value in _described(frame).items():
+    for name, value in _described(frame, known).items():
         if name in fit.seen and not (name == "mean" and fit.per_image):
             low, high = fit.seen[name]
             more, less = value / max(high, 1e-9), low / max(value, 1e-9)
@@ -253,10 +253,19 @@ def unlike(fit: Fit, frame: Frame) -> list[str]:
     return words
 
 
-def _described(frame: Frame) -> dict[str, float]:
-    """Return what is looked at of an image: in its middle plane, and of its pixels."""
-    plane = np.asarray(frame[len(frame) // 2], np.float64)
-    found = {"detail": detail(plane), "mean": float(plane.mean())}
+def _described(frame: Frame, known: Survey) -> dict[str, float]:
+    """Return what is looked at of an image: in the plane nearest its middle that shows something, and of its pixels."""
+    found = {}
+    shown = np.flatnonzero(known.seen & ~known.blank)
+    if len(shown):
+        z = int(shown[np.argmin(np.abs(shown - len(frame) // 2))])
+        plane = np.asarray(frame[z], np.float64)
+        if known.bordered[z]:
+            whole = slice(z, z + 1), slice(0, plane.shape[0]), slice(0, plane.shape[1])
+            valid = codes(frame, known, whole)[0] != EMPTY
+            plane = plane[np.ix_(valid.mean(1) > 0.5, valid.mean(0) > 0.5)]
+        if plane.size and plane.std() > 0:
+            found = {"detail": detail(plane), "mean": float(plane.mean())}
     pixel = frame.stack.optics.voxel_size[2]
     return found | ({"pixel": float(pixel)} if pixel else {})
 
