@@ -37,7 +37,7 @@ import torch
 from deepcontrast.cli import run as deepcontrast
 from deepcontrast.compute.precision import has_bfloat16
 from deepcontrast.io import write_stack
-from deepcontrast.scale import predict_shards
+from deepcontrast.scale import shard_sizes
 from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.synth.tissue import tissue
@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    predict_shards.SHARD = prod(predict_shards.FINEST)
+    shard_sizes.SHARD = prod(shard_sizes.FINEST)
     Resources.looks_at = lambda _: LOOKED_AT  # type: ignore[method-assign]
     loop.SAVE_EVERY = 0.0
     for verb in ("enhance", "predict", "train"):

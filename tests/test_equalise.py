@@ -18,7 +18,7 @@ from deepcontrast.errors import InputError
 from deepcontrast.io import open_stack, read_attributes, write_stack
 from deepcontrast.jobs.images import write_image
 from deepcontrast.report import ReportData
-from deepcontrast.scale import predict_shards
+from deepcontrast.scale import shard_sizes
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.synth.tissue import tissue
 
@@ -243,8 +243,8 @@ def test_a_run_is_undone_to_what_it_would_have_been(outs: tuple[Path, Path], mov
 def test_what_is_equalised_in_shards_is_what_is_equalised_in_memory(
     outs: tuple[Path, Path], movie: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict_shards, "SHARD", 2**13)
-    monkeypatch.setattr(predict_shards, "FINEST", (4, 16, 16))
+    monkeypatch.setattr(shard_sizes, "SHARD", 2**13)
+    monkeypatch.setattr(shard_sizes, "FINEST", (4, 16, 16))
     # An excerpt that is all of the first time point tells what the stack tells.
     monkeypatch.setattr("deepcontrast.enhancing.whole_fits", lambda stack, memory: False)
     enhanced(movie, tmp_path / "shards", "--equalise-depth")

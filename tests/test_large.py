@@ -24,7 +24,7 @@ from deepcontrast.jobs.enhance import enhance_images
 from deepcontrast.jobs.images import Reading
 from deepcontrast.progress import Event
 from deepcontrast.recipe import load_recipe
-from deepcontrast.scale import predict_shards
+from deepcontrast.scale import shard_sizes
 from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.synth.tissue import tissue
@@ -69,8 +69,8 @@ def test_what_is_made_in_shards_is_what_is_made_in_memory(
     net: tuple[str, ...], zarr_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enhance(zarr_file, tmp_path / "whole", settings=net)
-    monkeypatch.setattr(predict_shards, "SHARD", 2**13)
-    monkeypatch.setattr(predict_shards, "FINEST", (4, 16, 16))
+    monkeypatch.setattr(shard_sizes, "SHARD", 2**13)
+    monkeypatch.setattr(shard_sizes, "FINEST", (4, 16, 16))
     # An excerpt that is all of the stack tells what the stack tells.
     monkeypatch.setattr("deepcontrast.enhancing.whole_fits", lambda stack, memory: False)
     said = enhance(zarr_file, tmp_path / "shards", settings=net)
@@ -88,8 +88,8 @@ def test_what_is_made_in_shards_is_what_is_made_in_memory(
 def test_a_large_stack_that_was_stopped_ends_in_the_same_bytes(
     tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict_shards, "SHARD", 2**13)
-    monkeypatch.setattr(predict_shards, "FINEST", (4, 16, 16))
+    monkeypatch.setattr(shard_sizes, "SHARD", 2**13)
+    monkeypatch.setattr(shard_sizes, "FINEST", (4, 16, 16))
     # So little haze may be left that two passes are made.
     haze = ("task.haze=0.01",)
     said = enhance(tiny_file, tmp_path / "at_once", Little(), haze)

@@ -33,9 +33,9 @@ from deepcontrast.jobs.shards import plan_shards
 from deepcontrast.model import Channel, Model, load_model, save_model
 from deepcontrast.progress import Event
 from deepcontrast.recipe import load_recipe
-from deepcontrast.scale import predict_shards
-from deepcontrast.scale.predict_shards import FINEST, shard_lengths
+from deepcontrast.scale import predict_shards, shard_sizes
 from deepcontrast.scale.resources import Resources
+from deepcontrast.scale.shard_sizes import FINEST, shard_lengths
 from deepcontrast.stack import Stack
 from deepcontrast.task import Source
 from deepcontrast.training import initialise
@@ -95,7 +95,7 @@ def test_shards_equal_the_whole(folder: Path, tmp_path: Path, monkeypatch: pytes
     model = load_model(folder / "m.safetensors")
     model = replace(model, channels=model.channels[:1])
     save_model(tmp_path / "m.safetensors", model)
-    monkeypatch.setattr(predict_shards, "SHARD", np.prod(FINEST))
+    monkeypatch.setattr(shard_sizes, "SHARD", np.prod(FINEST))
     said: list[str] = []
     predict_images(
         [tmp_path / "m.safetensors"], [tmp_path / "large.tif"], tmp_path / "out.tif",
@@ -335,6 +335,6 @@ def test_a_shard_is_of_powers_of_two_and_fits_its_memory(shape: tuple[int, int, 
     stack = Stack(np.broadcast_to(np.uint8(0), shape), "ZYX")
     lengths = shard_lengths(stack, (0 if flat else 20, 20, 20), memory)
     assert all(n & (n - 1) == 0 and n >= least for n, least in zip(lengths, FINEST, strict=True))
-    assert np.prod(lengths) <= max(np.prod(FINEST), memory / predict_shards.HELD)
+    assert np.prod(lengths) <= max(np.prod(FINEST), memory / shard_sizes.HELD)
     if flat and lengths[1:] < (1 << (shape[1] - 1).bit_length(), 1 << (shape[2] - 1).bit_length()):
         assert lengths[0] == FINEST[0] or min(lengths[1:]) == FINEST[1]

@@ -26,7 +26,7 @@ from deepcontrast.losses import laplace
 from deepcontrast.model import Model, save_model
 from deepcontrast.nets.unet import LEAST_SCALE, unet
 from deepcontrast.recipe import load_recipe
-from deepcontrast.scale import predict_shards
+from deepcontrast.scale import shard_sizes
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.task import Source
 from deepcontrast.tasks import denoise
@@ -197,7 +197,7 @@ def test_the_predicted_scale_is_the_size_of_the_error(ensemble: Model) -> None:
 def test_shards_and_containers_hold_the_maps_of_the_whole(
     ensemble: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict_shards, "SHARD", np.prod(predict_shards.FINEST))
+    monkeypatch.setattr(shard_sizes, "SHARD", np.prod(shard_sizes.FINEST))
     volume = np.random.default_rng(0).poisson(50, (18, 130, 40)).astype(np.uint16)
     volume[:, :, :9] = 0
     write_stack(tmp_path / "large.ome.tif", Stack(volume, "ZYX"))

@@ -7,14 +7,15 @@ sure the networks are, the distributions are calibrated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from deepcontrast.uncertainty import cumulative, quantile
+from deepcontrast.uncertainty import INTERVAL, cumulative, quantile
 
 BINS = 10
 """Of the confidence, from 0 to 1."""
@@ -50,6 +51,37 @@ class Reliability:
         """The expected calibration error (equation 3.18): the mean difference of the two, by share."""
         parts = zip(self.share, self.accuracy, self.confidence, strict=True)
         return sum(share * abs(accuracy - confidence) for share, accuracy, confidence in parts)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well distributions describe where the truth lies.
+
+    Attributes:
+        members: how many networks, the first ones, they are the mixture of.
+        factor: by which the scales were multiplied.
+        diagrams: at several distances, in shares of the range of the truth.
+        inside: share of the truth within the interval that ``INTERVAL`` of it should lie in.
+    """
+
+    members: int
+    factor: float
+    diagrams: tuple[Reliability, ...]
+    inside: float
+
+    def describe(self) -> str:
+        """Return it in words for the user."""
+        errors = ", ".join(f"{one.error:.1%} at {one.distance:.3f}" for one in self.diagrams)
+        return f"calibration error {errors} of the range; {self.inside:.1%} lie in the {INTERVAL:.0%} interval"
+
+    @classmethod
+    def decode(cls, table: Mapping[str, Any]) -> Calibration:
+        """Return what ``asdict`` gave, and JSON kept."""
+
+        def diagram(of: Mapping[str, Any]) -> Reliability:
+            return Reliability(of["distance"], *(tuple(of[name]) for name in ("confidence", "accuracy", "share")))
+
+        return cls(**{**table, "diagrams": tuple(map(diagram, table["diagrams"]))})
 
 
 def distances(means: Tensor, truth: Tensor, fixed: Iterable[float] = ()) -> list[float]:

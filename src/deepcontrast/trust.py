@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepcontrast.calibration import Reliability, best_factor, covered, distances, reliability
+from deepcontrast.calibration import Calibration, best_factor, covered, distances, reliability
 from deepcontrast.config import Config
 from deepcontrast.patches import squares, validation_places
 from deepcontrast.prediction import predict_apart
@@ -27,28 +27,6 @@ ORDINARY = 99.0
 
 SMALL = 0.01
 """A distance that calibration is judged at, as a share of the range of the truth (CARE supplement, section 3)."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How well distributions describe where the truth lies.
-
-    Attributes:
-        members: how many networks, the first ones, they are the mixture of.
-        factor: by which the scales were multiplied.
-        diagrams: at several distances, in shares of the range of the truth.
-        inside: share of the truth within the interval that ``INTERVAL`` of it should lie in.
-    """
-
-    members: int
-    factor: float
-    diagrams: tuple[Reliability, ...]
-    inside: float
-
-    def describe(self) -> str:
-        """Return it in words for the user."""
-        errors = ", ".join(f"{one.error:.1%} at {one.distance:.3f}" for one in self.diagrams)
-        return f"calibration error {errors} of the range; {self.inside:.1%} lie in the {INTERVAL:.0%} interval"
 
 
 @dataclass(frozen=True)
@@ -87,20 +65,13 @@ class Trust:
     @classmethod
     def decode(cls, table: Mapping[str, Any]) -> Trust:
         """Return what was stored; the inverse of :meth:`encode`."""
-        before = tuple(map(_calibration, table["before"]))
-        after = None if table["after"] is None else _calibration(table["after"])
+        before = tuple(map(Calibration.decode, table["before"]))
+        after = None if table["after"] is None else Calibration.decode(table["after"])
         return cls(table["too_much"], table.get("tiles", 0), before, after)
 
 
 def _networks(count: int) -> str:
     return "1 network" if count == 1 else f"{count} networks"
-
-
-def _calibration(table: Mapping[str, Any]) -> Calibration:
-    def diagram(of: Mapping[str, Any]) -> Reliability:
-        return Reliability(of["distance"], *(tuple(of[name]) for name in ("confidence", "accuracy", "share")))
-
-    return Calibration(**{**table, "diagrams": tuple(map(diagram, table["diagrams"]))})
 
 
 def trust(

@@ -25,6 +25,7 @@ CHUNK = 2**11
 NODES = 28
 """Points per half of the stretch between two means, and per tail; with scales up to 1,000 times apart off by 2e-4."""
 
+POINTS, WEIGHTS = leggauss(NODES)
 FAR = 36.0
 """Scales from the means where the tails of the integral end."""
 
@@ -126,7 +127,7 @@ def _divergence(means: Tensor, scales: Tensor) -> Tensor:
     lengths = torch.cat([half, endless, endless, half]).clamp(1e-12, FAR)
     sides = torch.ones_like(starts)
     sides[len(places) :] = -1
-    nodes, weights = (torch.as_tensor(n, dtype=means.dtype, device=means.device) for n in leggauss(NODES))
+    nodes, weights = (torch.as_tensor(n, dtype=means.dtype, device=means.device) for n in (POINTS, WEIGHTS))
     # What is nearer to a mean than this is one box; beyond, the logarithm of the distance is the coordinate.
     first = torch.minimum(1e-2 * scales.amin(0), lengths)
     spread = (lengths / first).log() / 2

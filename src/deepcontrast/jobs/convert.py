@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deepcontrast.errors import InputError, OutputExistsError
+from deepcontrast.errors import InputError
 from deepcontrast.interop.csbdeep import read_csbdeep
+from deepcontrast.jobs.images import check_target
 from deepcontrast.jobs.say import Say
 from deepcontrast.model import save_model
-from deepcontrast.output_checks import check_inputs_stay, check_writable
 
 
 def convert_model(folder: Path, out: Path, *, overwrite: bool = False, say: Say = print) -> None:
@@ -20,10 +20,7 @@ def convert_model(folder: Path, out: Path, *, overwrite: bool = False, say: Say 
     """
     if out.suffix != ".safetensors":
         raise InputError(f"output '{out}' must end in .safetensors")
-    check_inputs_stay(out, [folder])
-    if out.exists() and not overwrite:
-        raise OutputExistsError(f"output '{out}' exists; choose another --out, or --overwrite it")
-    check_writable(out)
+    check_target(out, [folder], overwrite=overwrite)
     model = read_csbdeep(folder)
     save_model(out, model)
     net = model.config.net

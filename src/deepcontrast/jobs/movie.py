@@ -16,7 +16,7 @@ from deepcontrast import registry
 from deepcontrast.model import Model
 from deepcontrast.normalize import Norm
 from deepcontrast.prediction import predict_apart
-from deepcontrast.scale.members import merged, normed, open_members
+from deepcontrast.scale.members import normed, open_members
 from deepcontrast.stack import Stack
 from deepcontrast.uncertainty import draw
 from deepcontrast.valid import Survey
@@ -25,8 +25,6 @@ FRAMES, PER_SECOND = 40, 8
 SIDE = 512
 """Pixels of the middle of the plane that are shown."""
 GAP = 4
-
-
 MOVIES = (".mp4", ".gif")
 
 
@@ -37,7 +35,7 @@ def movie_suffix() -> str:
 
 def write_movie(
     path: Path,
-    models: Sequence[Model],
+    model: Model,
     stack: Stack,
     surveys: Mapping[tuple[int, int], Survey],
     norms: Mapping[tuple[int, int], Sequence[Norm | None]] | None,
@@ -51,14 +49,13 @@ def write_movie(
 
     Args:
         path: ends in ``.gif`` or ``.mp4``.
-        models: that predict a scale, of one ensemble.
+        model: that predicts a scale.
         stack: the image.
         surveys: of every time point and channel (t, c).
         norms: with which norms of their own the models are applied, see :func:`deepcontrast.jobs.shards.norms_of`.
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
         seed: of the draws.
     """
-    model = merged(models)
     task: Any = registry.load("tasks", model.task)
     [member] = open_members(task, [model], 0, device)
     if norms is not None:

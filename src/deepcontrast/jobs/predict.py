@@ -255,7 +255,7 @@ def _predict_image(
         }
         if order.movie:
             shown = work.path / places[MOVIE].name
-            say(f"{places[MOVIE]}: {write_movie(shown, order.models, stack, surveys, norms, device=order.device)}")
+            say(f"{places[MOVIE]}: {write_movie(shown, order.models[0], stack, surveys, norms, device=order.device)}")
             beside[places[MOVIE]] = shown
         finish_single(work, made, beside)
     for place in order.stale[target]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deepcontrast.errors import InputError, OutputExistsError
+from deepcontrast.errors import InputError
+from deepcontrast.jobs.images import check_target
 from deepcontrast.jobs.say import Say
 from deepcontrast.model import load_model
-from deepcontrast.output_checks import check_inputs_stay, check_writable
 from deepcontrast.report.calibration_page import write_calibration
 from deepcontrast.trust import Trust
 
@@ -23,18 +23,15 @@ def report_model(path: Path, out: Path, *, overwrite: bool = False, say: Say = p
         raise InputError(f"'{path}' is no model; accepted: a file that ends in .safetensors")
     if out.suffix != ".html":
         raise InputError(f"output '{out}' must end in .html")
-    check_inputs_stay(out, [path])
-    if out.exists() and not overwrite:
-        raise OutputExistsError(f"output '{out}' exists; choose another --out, or --overwrite it")
-    check_writable(out)
+    check_target(out, [path], overwrite=overwrite)
     model = load_model(path)
-    judged = [channel for channel in model.channels if channel.trust is not None and channel.trust["before"]]
+    judged = {one.name: Trust.decode(one.trust) for one in model.channels if one.trust and one.trust["before"]}
     if not judged:
         raise InputError(
             f"'{path}' was not judged against a truth; accepted: models that were trained from pairs with "
             "--set train.loss=laplace"
         )
-    shown = {one.name: (one.trust, Trust.decode(one.trust).describe()) for one in judged if one.trust is not None}
+    shown = {name: (one.before, one.after, one.describe()) for name, one in judged.items()}
     facts = [("recipe", model.config.recipe), *((key, str(value)) for key, value in sorted(model.provenance.items()))]
     write_calibration(out, path.stem, shown, facts)
     say(f"done: open {out} in a browser")

@@ -17,9 +17,9 @@ from deepcontrast.model import Model
 from deepcontrast.normalize import Norm
 from deepcontrast.prediction import Plan
 from deepcontrast.progress import Progress
-from deepcontrast.scale.members import keeps_norms, merged, open_members, own_norms, plan_members
-from deepcontrast.scale.predict_shards import held, shard_lengths
+from deepcontrast.scale.members import keeps_norms, open_members, own_norms, plan_members
 from deepcontrast.scale.resources import Resources
+from deepcontrast.scale.shard_sizes import held, shard_lengths
 from deepcontrast.stack import Stack
 from deepcontrast.valid import Survey, survey
 
@@ -66,7 +66,6 @@ def plan_shards(
 ) -> dict[str, Any]:
     """Return how a stack will be restored, in plain numbers: its shards, and the tiles of each model."""
     task: Any = registry.load("tasks", models[0].task)
-    models = [merged(models)] if uncertain else models
     memory = resources.memory_of_one("cpu")
     # Channels differ in their weights only.
     members = open_members(task, models, 0, device)

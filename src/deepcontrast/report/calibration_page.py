@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib import colormaps
 
 from deepcontrast.atomic import write_atomic
+from deepcontrast.calibration import Calibration
 from deepcontrast.report.canvas import INK, new_figure, plain_style, png_bytes
 from deepcontrast.report.pictures import data_uri
 from deepcontrast.report.sections import Plot
@@ -22,7 +23,7 @@ FEWEST = 0.001
 def write_calibration(
     path: str | os.PathLike[str],
     title: str,
-    channels: Mapping[str, tuple[Mapping[str, Any], Sequence[str]]],
+    channels: Mapping[str, tuple[Sequence[Calibration], Calibration | None, Sequence[str]]],
     provenance: Sequence[tuple[str, str]],
 ) -> None:
     """Write the page as one file that needs no other: equal data, equal bytes.
@@ -30,44 +31,49 @@ def write_calibration(
     Args:
         path: of the page.
         title: what the model is.
-        channels: by name, what a model file keeps of its trust, and the same in lines of words.
+        channels: by name, the calibration as trained of the first network, the first two, and so on; that of all with
+            their scales multiplied, if they are; and lines of words.
         provenance: of the model, in pairs of words.
 
     Raises:
         OutputError: the file cannot be written. Nothing is left half written.
     """
     shown = [
-        {"name": name, "lines": lines, "plot": Plot(data_uri(calibration(trust)), f"calibration of {name}", 1120)}
-        for name, (trust, lines) in channels.items()
+        {
+            "name": name,
+            "lines": lines,
+            "plot": Plot(data_uri(calibration(before, after)), f"calibration of {name}", 1120),
+        }
+        for name, (before, after, lines) in channels.items()
     ]
     html = fill("calibration.html.j2", {"title": title, "channels": shown, "provenance": provenance})
     write_atomic(Path(path), html.encode("utf-8"))
 
 
-def calibration(trust: Mapping[str, Any]) -> bytes:
+def calibration(before: Sequence[Calibration], after: Calibration | None) -> bytes:
     """Plot accuracy against confidence, the share of every bin, and the error against the distance, for all members."""
-    best = trust["after"] or trust["before"][-1]
+    best = after or before[-1]
     with plain_style():
         figure = new_figure(1120, 380)
         diagram, shares, errors = figure.subplots(1, 3)
-        count = len(best["diagrams"])
-        for n, one in enumerate(best["diagrams"]):
+        count = len(best.diagrams)
+        for n, one in enumerate(best.diagrams):
             colour = colormaps["viridis"](0.85 * n / max(count - 1, 1))
-            kept = [k for k, share in enumerate(one["share"]) if share > FEWEST]
-            points = [(one["confidence"][k], one["accuracy"][k]) for k in kept]
-            diagram.plot(*zip(*points, strict=True), "o-", color=colour, label=f"{one['distance']:.3f}", markersize=4)
-            shares.plot([(k + 0.5) / len(one["share"]) for k in range(len(one["share"]))], one["share"], color=colour)
+            kept = [k for k, share in enumerate(one.share) if share > FEWEST]
+            points = [(one.confidence[k], one.accuracy[k]) for k in kept]
+            diagram.plot(*zip(*points, strict=True), "o-", color=colour, label=f"{one.distance:.3f}", markersize=4)
+            shares.plot([(k + 0.5) / len(one.share) for k in range(len(one.share))], one.share, color=colour)
         diagram.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         diagram.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", title="Reliability")
         diagram.legend(title="within, of the range", loc="upper left")
         shares.set(xlim=(0, 1), ylim=(0, None), xlabel="confidence", ylabel="share of the voxels", title="How sure")
-        drawn = [(one, f"{one['members']} as trained", "-") for one in trust["before"]]
-        drawn += [(trust["after"], f"{best['members']}, scales x {best['factor']:.2f}", "--")] if trust["after"] else []
-        for n, (one, label, line) in enumerate(drawn):
-            at = [d["distance"] for d in one["diagrams"]]
-            shade: Any = INK if line == "--" else colormaps["plasma"](0.85 * n / max(len(trust["before"]) - 1, 1))
+        drawn = [(one, f"{one.members} as trained", "-") for one in before]
+        drawn += [(after, f"{after.members}, scales x {after.factor:.2f}", "--")] if after else []
+        for n, (curve, label, line) in enumerate(drawn):
+            at = [one.distance for one in curve.diagrams]
+            shade: Any = INK if line == "--" else colormaps["plasma"](0.85 * n / max(len(before) - 1, 1))
             errors.plot(
-                at, [100 * error(d) for d in one["diagrams"]], f"o{line}", color=shade, label=label, markersize=4
+                at, [100 * one.error for one in curve.diagrams], f"o{line}", color=shade, label=label, markersize=4
             )
         errors.set(
             ylim=(0, 1.35 * errors.get_ylim()[1]),
@@ -77,9 +83,3 @@ def calibration(trust: Mapping[str, Any]) -> bytes:
         )
         errors.legend(loc="upper right")
         return png_bytes(figure)
-
-
-def error(diagram: Mapping[str, Sequence[float]]) -> float:
-    """Return the expected calibration error of a diagram (CARE supplement, equation 3.18)."""
-    parts = zip(diagram["share"], diagram["accuracy"], diagram["confidence"], strict=True)
-    return sum(share * abs(accuracy - confidence) for share, accuracy, confidence in parts)
