@@ -364,6 +364,14 @@ def test_what_lies_beside_results_is_kept_apart(
     assert run([*one, "--uncertainty", "--movie", "--resume"]) == 2
     assert "'two.upper.tif' is gone" in capsys.readouterr().err.replace(f"{tmp_path}/", "")
     assert run([*one, "--uncertainty", "--overwrite"]) == 0
+    # A movie of the other kind is one too for a run that is complete, and a leftover for one that begins anew.
+    kind, other = (movie_suffix(), *{".mp4", ".gif"} - {movie_suffix()})
+    assert run([*one, "--movie", "--overwrite"]) == 0
+    (tmp_path / f"two.movie{kind}").rename(tmp_path / f"two.movie{other}")
+    assert run([*one, "--movie", "--resume"]) == 0
+    assert run([*one, "--movie", "--overwrite"]) == 0
+    assert sorted(path.name for path in tmp_path.glob("two*")) == [f"two.movie{kind}", "two.tif"]
+    assert run([*one, "--uncertainty", "--overwrite"]) == 0
     # A map of the former result that is the input now, or another result, is no leftover.
     again = ["predict", model, str(tmp_path / "two.scale.tif"), "--out", str(tmp_path / "two.tif"), "--quiet"]
     assert run([*again, "--overwrite"]) == 0

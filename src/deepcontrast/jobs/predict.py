@@ -199,8 +199,10 @@ def _predict_image(
         },
     }
     if resume and target.exists() and is_done(target, job, _made_as(target)):
-        for place in _beside(target, order.uncertainty, order.movie).values():
-            if not place.exists():
+        for name, place in _beside(target, order.uncertainty, order.movie).items():
+            # A movie may be of the other kind: that depends on what was installed then.
+            others = [_movie_beside(target, suffix) for suffix in MOVIES if name == MOVIE]
+            if not any(one.exists() for one in (place, *others)):
                 raise InputError(f"'{target}' is complete, but '{place}' is gone; --overwrite makes all of it again")
         say(f"'{target}' is complete already; nothing to do")
         return
@@ -279,9 +281,7 @@ def _beside(target: Path, uncertainty: bool, movie: bool) -> dict[str, Path]:
     first = stem(target)
     rest = target.name.removeprefix(first)
     places = {name: target.with_name(f"{first}.{name}{rest}") for name in MAPS if uncertainty}
-    # That of an earlier run, whatever is installed now.
-    made = [place for suffix in MOVIES if (place := _movie_beside(target, suffix)).exists()]
-    return places | ({MOVIE: made[0] if made else _movie_beside(target, movie_suffix())} if movie else {})
+    return places | ({MOVIE: _movie_beside(target, movie_suffix())} if movie else {})
 
 
 def _movie_beside(target: Path, suffix: str) -> Path:
