@@ -87,7 +87,7 @@ def restored(model: Model, image: Stack) -> tuple[Volume, Volume]:
     task: Any = registry.load("tasks", "denoise")
     members = open_members(task, [model], 0, "cpu")
     known = survey(image.frame())
-    [member] = normed(task, members, own_norms(task, members, image.frame(), known, "image"))
+    [member] = normed(task, members, [own_norms(task, members, image.frame(), known, "image")], 0)
     volume = task.cleaned(image.frame(), member.fit, known)
     return predict_apart(task, member.nets, volume, member.fit, member.config)
 

@@ -1,11 +1,12 @@
 """Restoration from real pairs (W2S: one frame against the mean of 400), beside tuned filters. For docs/evidence.md.
 
-    python benchmarks/w2s.py DATA/pairs --folder DIR [--seeds 0,1,2] [--set KEY=VALUE ...] [--ensemble M]
+    python benchmarks/w2s.py DATA/pairs --folder DIR [--seeds 0,1,2] [--set KEY=VALUE ...] [--ensemble M] [--joint]
 
-Trains the recipe `care` on fields 001 to 020, all three channels as images of one kind, and restores 030 and 050, six
-images that were never seen. They are 8-bit, each rescaled by itself, so scores are those after the affine fit (CARE
-supplement, 2.2), as `evaluate` has them. Every filter has the one setting of many that is best in the mean over the six
-test images, and, in the second line, the best for every image by itself: both favour the filters.
+Trains the recipe `care` on fields 001 to 020, all three channels as images of one kind, or, with --joint, as three
+channels of one image that one network restores together, and restores 030 and 050, six images that were never seen.
+They are 8-bit, each rescaled by itself, so scores are those after the affine fit (CARE supplement, 2.2), as
+`evaluate` has them. Every filter has the one setting of many that is best in the mean over the six test images, and,
+in the second line, the best for every image by itself: both favour the filters.
 
 What is done is kept in DIR and not done again: models under the hash of their settings.
 """
@@ -75,9 +76,16 @@ def tested(folder: Path) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
     }
 
 
-def restored(folder: Path, out: Path, settings: list[str], members: int) -> tuple[Any, float]:
-    """Return a trained model, and the seconds its training took; 0 where it was there."""
-    names = [f"{field}_{channel}.tif" for field in TRAINED for channel in CHANNELS]
+def put_together(folder: Path, out: Path) -> None:
+    """Write every field as one image of three channels."""
+    for field in (*TRAINED, *TESTED):
+        for kind in ("input_avg1", "target_avg400"):
+            planes = [tifffile.imread(folder / f"{kind}_{field}_{channel}.tif") for channel in CHANNELS]
+            tifffile.imwrite(out / f"{kind}_{field}.ome.tif", np.stack(planes), metadata={"axes": "CYX"})
+
+
+def restored(folder: Path, out: Path, settings: list[str], members: int, names: list[str]) -> tuple[Any, float]:
+    """Return a model trained on pairs of such names, and the seconds its training took; 0 where it was there."""
     inputs = [folder / f"input_avg1_{name}" for name in names]
     targets = [folder / f"target_avg400_{name}" for name in names]
     config = load_recipe("care", settings)
@@ -106,6 +114,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--ensemble", type=int, default=1)
+    parser.add_argument("--joint", action="store_true")
     parser.add_argument("--no-filters", action="store_true")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -120,13 +129,24 @@ def main() -> None:
         print(row(name, tried[best], raw, str(getattr(ways[best], "keywords", ""))), flush=True)
         each = {n: max((one[n] for one in tried), key=lambda pair: pair[0]) for n in images}
         print(row(f"{name}, best for each image", each, raw, ""), flush=True)
+    data, names = given.data, [f"{field}_{channel}.tif" for field in TRAINED for channel in CHANNELS]
+    if given.joint:
+        data, names = given.folder, [f"{field}.ome.tif" for field in TRAINED]
+        put_together(given.data, data)
+        given.settings.append("task.joint=true")
     for seed in filter(None, given.seeds.split(",")):
-        model, seconds = restored(given.data, given.folder, [*given.settings, f"train.seed={seed}"], given.ensemble)
+        settings = [*given.settings, f"train.seed={seed}"]
+        model, seconds = restored(data, given.folder, settings, given.ensemble, names)
         found = {}
-        for name, (_, truth) in images.items():
-            stack = dc.open(given.data / f"input_avg1_{name}.tif")
-            found[name] = scores(np.asarray(model.predict(stack, device="cpu").array), truth)
-        print(row(f"care, seed {seed}", found, raw, f"{' '.join(given.settings)} {seconds:.0f} s"), flush=True)
+        for field in TESTED:
+            files = [f"{field}.ome.tif"] if given.joint else [f"{field}_{channel}.tif" for channel in CHANNELS]
+            stacks = [dc.open(data / f"input_avg1_{file}") for file in files]
+            results = [np.asarray(model.predict(stack, device="cpu").array) for stack in stacks]
+            planes = results[0] if given.joint else results
+            for channel, plane in zip(CHANNELS, planes, strict=True):
+                found[f"{field}_{channel}"] = scores(plane, images[f"{field}_{channel}"][1])
+        what = f"{given.ensemble} networks, " if given.ensemble > 1 else ""
+        print(row(f"care, {what}seed {seed}", found, raw, f"{' '.join(given.settings)} {seconds:.0f} s"), flush=True)
 
 
 if __name__ == "__main__":

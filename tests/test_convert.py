@@ -17,6 +17,7 @@ import deepcontrast as dc
 from deepcontrast.cli import run
 from deepcontrast.interop.csbdeep import read_csbdeep
 from deepcontrast.io import open_stack, write_stack
+from deepcontrast.joined import given
 from deepcontrast.model import Model, load_model
 from deepcontrast.prediction import load_nets
 from deepcontrast.stack import Stack
@@ -30,32 +31,40 @@ MODELS = sorted(path.name for path in HERE.iterdir() if (path / "config.json").e
 
 def as_keras_does(model: Model, array: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     """Return what the network makes of an image, without the mirrored rim that prediction puts around it."""
-    stack = Stack(array, "ZYX" if array.ndim == 3 else "YX")
-    [channel] = model.channels
-    fit = denoise.Fit.decode(channel.fit, channel.arrays)
-    norm = denoise.own_norm(fit, stack.frame(), survey(stack.frame()))
-    fit = fit if norm is None else denoise.normed(fit, norm)
-    [net] = load_nets(denoise, channel.members, fit, model.config)  # type: ignore[arg-type]
-    with torch.inference_mode():
-        maps = denoise.restore(net, torch.from_numpy(stack.volume(0, 0)), fit, model.config)
-    return {name: one.numpy().reshape(array.shape) for name, one in maps.items()}
+    count = len(model.channels)
+    stack = Stack(array, ("C" if count > 1 else "") + ("ZYX" if model.config.net.dims == 3 else "YX"))
+    found: dict[str, list[NDArray[Any]]] = {}
+    for c, channel in enumerate(model.channels):
+        fit = denoise.Fit.decode(channel.fit, channel.arrays)
+        frames = [stack.frame(0, n) for n in range(count)]
+        norms = [denoise.own_norm(fit, frame, survey(frame)) for frame in frames]
+        fit = fit if None in norms else denoise.normed(fit, [norm for norm in norms if norm], c)
+        [net] = load_nets(denoise, channel.members, fit, model.config)  # type: ignore[arg-type]
+        volume = given(c, count, lambda n: stack.volume(0, n))[:]
+        with torch.inference_mode():
+            maps = denoise.restore(net, torch.from_numpy(volume), fit, model.config)
+        for name, one in maps.items():
+            found.setdefault(name, []).append(one.numpy())
+    return {name: np.stack(parts).reshape(array.shape) for name, parts in found.items()}
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_predicts_what_keras_does(name: str) -> None:
     model = read_csbdeep(HERE / name)
-    found = as_keras_does(model, image(3 if name.startswith("space") else 2))
+    found = as_keras_does(model, image(3 if name.startswith("space") else 2, 2 if "channels" in name else 1))
     expected = np.load(HERE / name / "expected.npz")
     assert list(found) == ["mean", "scale"][: len(expected.files)]
     assert ("scale" in found) == (model.config.train.loss == "laplace") == name.endswith(("probabilistic", "keras_2"))
     for one, key in zip(found.values(), expected.files, strict=True):
         assert np.ptp(expected[key]) > 0
         np.testing.assert_allclose(one, expected[key], rtol=0, atol=1e-4 * np.ptp(expected["arr_0"]))
+    assert len(model.channels) == (2 if "channels" in name else 1)
 
 
 def test_models_of_all_kinds_are_there() -> None:
     assert MODELS == [
-        "noise2void", "plane", "plane_keras_2", "plane_positive", "plane_probabilistic", "space", "space_probabilistic",
+        "noise2void", "plane", "plane_channels_probabilistic", "plane_keras_2", "plane_positive", "plane_probabilistic",
+        "space", "space_channels", "space_probabilistic",
     ]  # fmt: skip
 
 
@@ -90,7 +99,7 @@ def altered(tmp_path: Path, **settings: Any) -> Path:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"n_channel_in": 2}, "2 channels in and 1 out; accepted: 1 and 1"),
+        ({"n_channel_in": 2}, "2 channels in and 1 out; accepted: as many out as in"),
         ({"blurpool": True}, "has blurpool"),
         ({"unet_last_activation": "sigmoid"}, "ends in 'sigmoid'; accepted: linear, relu"),
         ({"unet_n_first": 8}, "does not fit its config.json: down.0.0.weight is (4, 1, 3, 3), not (8, 1, 3, 3)"),

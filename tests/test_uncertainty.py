@@ -124,12 +124,20 @@ def test_networks_have_as_many_weights_as_the_published_ones(settings: dict[str,
 
 @pytest.mark.parametrize(
     ("recipe", "parameters", "planes"),
-    [("planaria", 996_802, 16), ("tribolium", 996_802, 16), ("hela", 923_010, 1), ("ins1-tubules", 923_010, 1)],
+    [
+        ("planaria", 996_802, 16),
+        ("tribolium", 996_802, 16),
+        ("hela", 923_010, 1),
+        ("ins1-tubules", 923_010, 1),
+        ("ins1-granules", 923_010, 1),
+        ("retina", 923_876, 1),
+    ],
 )
 def test_recipes_of_the_paper_build_its_networks(recipe: str, parameters: int, planes: int) -> None:
     config = load_recipe(f"care-{recipe}")
     pairs = [Stack(np.random.default_rng(n).integers(0, 255, (20, 160, 300)), "ZYX") for n in (0, 1)]
     fit = denoise.fit([Source(pairs[0], 0, 0, np.arange(20.0), pairs[1])], config)
+    [fit, *_] = denoise.join([fit, fit]) if config.task["joint"] else [fit]
     net = denoise.build(fit, config)
     assert sum(weight.numel() for weight in net.parameters()) == parameters
     assert (len(fit.layers), fit.patch) == (planes, 64 if planes > 1 else 128)

@@ -73,7 +73,10 @@ def test_wrong_settings_name_the_right_ones(setting: str, message: str) -> None:
         load_recipe("contrast", [setting])
 
 
-CARE = ("care", *(f"care-{name}" for name in ("hela", "ins1-granules", "ins1-tubules", "planaria", "tribolium")))
+CARE = (
+    "care",
+    *(f"care-{name}" for name in ("hela", "ins1-granules", "ins1-tubules", "planaria", "retina", "tribolium")),
+)
 
 
 def test_a_recipe_file_is_checked_like_the_package_own(tmp_path: object) -> None:

@@ -17,7 +17,7 @@ from deepcontrast.prediction import load_nets
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.stack import Stack
 from deepcontrast.task import Source
-from deepcontrast.training import train
+from deepcontrast.training import Trained, train
 from deepcontrast.trust import trust
 
 
@@ -48,28 +48,18 @@ def learn(
         The model, and the training curves of every channel's first network.
     """
     task: Any = registry.load("tasks", config.task_name)
+    images, fits = _fitted(task, stacks, targets, config, progress)
     channels, histories = [], []
-    settled = config
-    for c in range(stacks[0].size("C")):
-        truths: Sequence[Stack | None] = targets or [None] * len(stacks)
-        pairs = zip(stacks, truths, strict=True)
-        sources = [source for stack, target in pairs for source in sources_of(stack, c, target)]
-        fit = task.fit(sources, config, progress=progress)
-        trained = []
-        for m in range(members):
-            one = train(
-                task,
-                sources,
-                fit,
-                settled,
-                member=m,
-                checkpoint=folder / f"checkpoint_channel{c}_member{m}.safetensors",
-                device=device,
-                progress=progress,
-            )
-            # What the first network was trained in, by its trial or its checkpoint, holds for all.
-            settled = one.mode.settle(config)
-            trained.append(one)
+    settled, trained = config, list[Trained]()
+    for c, (sources, fit) in enumerate(zip(images, fits, strict=True)):
+        if not (trained and sources[0].together):
+            trained = []
+            for m in range(members):
+                checkpoint = folder / f"checkpoint_channel{c}_member{m}.safetensors"
+                given: dict[str, Any] = {"checkpoint": checkpoint, "device": device, "progress": progress}
+                trained.append(train(task, sources, fit, settled, member=m, **given))
+                # What the first network was trained in, by its trial or its checkpoint, holds for all.
+                settled = trained[-1].mode.settle(config)
         kept = tuple(one.last if config.train.keep == "last" else one.best for one in trained)
         trusted = None
         if config.train.loss == "laplace":
@@ -92,3 +82,19 @@ def learn(
 def sources_of(stack: Stack, c: int, target: Stack | None = None) -> list[Source]:
     """Return the time points of a channel."""
     return [Source(stack, t, c, depths(stack), target) for t in range(stack.size("T"))]
+
+
+def _fitted(
+    task: Any, stacks: Sequence[Stack], targets: Sequence[Stack], config: Config, progress: Progress
+) -> tuple[list[list[Source]], list[Any]]:
+    """Return the time points of every channel, and its fit; where channels are restored together, they know of all."""
+    truths: Sequence[Stack | None] = targets or [None] * len(stacks)
+    pairs = list(zip(stacks, truths, strict=True))
+    count = stacks[0].size("C")
+    images = [[source for stack, target in pairs for source in sources_of(stack, c, target)] for c in range(count)]
+    fits = [task.fit(sources, config, progress=progress) for sources in images]
+    if count == 1 or not task.PAIRED or not config.task["joint"]:
+        return images, fits
+    every = list(zip(*images, strict=True))
+    known = [[replace(one, together=all_) for one, all_ in zip(own, every, strict=True)] for own in images]
+    return known, task.join(fits)

@@ -66,10 +66,20 @@ def save_model(path: Path, model: Model) -> None:
     for c, channel in enumerate(model.channels):
         for name, array in channel.arrays.items():
             tensors[f"channel{c}.fit.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
-        for m, member in enumerate(channel.members):
-            for name, tensor in member.items():
-                tensors[f"channel{c}.member{m}.{name}"] = tensor
-    channels = [{"name": c.name, "fit": c.fit, "members": len(c.members), "trust": c.trust} for c in model.channels]
+        if _networks_of(model, c) == c:
+            for m, member in enumerate(channel.members):
+                for name, tensor in member.items():
+                    tensors[f"channel{c}.member{m}.{name}"] = tensor
+    channels = [
+        {
+            "name": channel.name,
+            "fit": channel.fit,
+            "members": len(channel.members),
+            "networks": _networks_of(model, c),
+            "trust": channel.trust,
+        }
+        for c, channel in enumerate(model.channels)
+    ]
     save_tensors(
         path,
         tensors,
@@ -82,6 +92,16 @@ def save_model(path: Path, model: Model) -> None:
     )
 
 
+def _networks_of(model: Model, c: int) -> int:
+    """Return the first channel that has the networks of a channel: those that restore several are kept once."""
+    own = model.channels[c].members
+    return next(
+        n
+        for n, other in enumerate(model.channels)
+        if len(other.members) == len(own) and all(a is b for a, b in zip(other.members, own, strict=True))
+    )
+
+
 def load_model(path: Path) -> Model:
     """Read a model.
 
@@ -91,9 +111,11 @@ def load_model(path: Path) -> Model:
     """
     tensors, table = load_tensors(path)
     try:
-        channels = []
+        channels = list[Channel]()
         for c, channel in enumerate(table["channels"]):
+            of = channel.get("networks", c)
             members = tuple(_strip(tensors, f"channel{c}.member{m}.") for m in range(channel["members"]))
+            members = channels[of].members if of < c else members
             arrays = {k: v.numpy() for k, v in _strip(tensors, f"channel{c}.fit.").items()}
             channels.append(Channel(channel["name"], channel["fit"], arrays, members, channel.get("trust")))
         return Model(table["task"], Config(**table["config"]), tuple(channels), table["provenance"])

@@ -39,6 +39,7 @@ class Source:
         depth: of each plane below the surface (Z,), in micrometres, or in planes where the spacing is unknown.
         target: a registered stack of the same shape that shows what the network should make of it, for a task that
             learns from pairs.
+        together: the same time point of all channels, for a network that restores them together.
     """
 
     stack: Stack
@@ -46,6 +47,7 @@ class Source:
     c: int
     depth: NDArray[np.float64]
     target: Stack | None = None
+    together: tuple[Source, ...] = ()
 
     @property
     def frame(self) -> Frame:
@@ -99,11 +101,14 @@ class Geometry:
         halo: how far it looks, per axis.
         step: its total stride, per axis.
         context: planes above and below that it is given with those that it restores.
+        channels: of the image that it is given together; with several a tile is (C, Z, Y, X), see
+            :class:`deepcontrast.joined.Joined`.
     """
 
     halo: tuple[int, int, int]
     step: tuple[int, int, int]
     context: int = 0
+    channels: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,8 +186,8 @@ class Task(Protocol):
     def left(self, fit: Any, values: NDArray[Any]) -> NDArray[Any]:
         """Return, in the result's grey levels, values of the image that were not restored."""
 
-    def normed(self, fit: Any, norm: Norm) -> Any:
-        """Return the fit for an image of a norm of its own; of a task that has such norms."""
+    def normed(self, fit: Any, norms: Sequence[Norm], c: int) -> Any:
+        """Return the fit for a channel of an image of which all have norms of their own; of a task that has such."""
 
     def of_pair(self, fit: Any, source: Source) -> Any:
         """Return the fit for an image of training with its target, whose grey levels the result will have."""
@@ -218,4 +223,4 @@ class Task(Protocol):
         """Return halo and step of the network along Z, Y, X."""
 
     def restore(self, net: nn.Module, tile: Tensor, fit: Any, config: Config) -> dict[str, Tensor]:
-        """Restore one tile (Z, Y, X) once, in grey levels; ``"mean"`` is always there."""
+        """Restore one tile (Z, Y, X), or (C, Z, Y, X), once, in grey levels; ``"mean"`` is always there."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from deepcontrast.calibration import Calibration, best_factor, covered, distances, reliability
 from deepcontrast.config import Config
+from deepcontrast.joined import given
 from deepcontrast.patches import squares, validation_places
 from deepcontrast.prediction import predict_apart
 from deepcontrast.progress import Event, Progress, silent
@@ -103,7 +104,8 @@ def trust(
     found = []
     for n, (i, box) in enumerate(squares_of):
         source, own = sources[i], fits[i]
-        volume = task.cleaned(source.frame, own, source.survey)
+        volumes = [task.cleaned(one.frame, own, one.survey) for one in source.together or (source,)]
+        volume = given(source.c if source.together else 0, len(volumes), volumes.__getitem__)
         means, scales = predict_apart(task, nets, volume, own, config, box=box, device=device)
         target = source.truth[box].astype(np.float32) if task.PAIRED else None
         found.append(_Square(torch.from_numpy(means), torch.from_numpy(scales), target, source.valid(box), own))

@@ -23,12 +23,13 @@ HERE = Path(__file__).parent
 IMAGES = {2: (40, 56), 3: (12, 24, 32)}
 
 
-def image(dims: int) -> Any:
-    """Return an image of smooth structures and noise, in grey levels."""
+def image(dims: int, channels: int = 1) -> Any:
+    """Return an image of smooth structures and noise, in grey levels; of several channels they come first."""
     rng = np.random.default_rng(dims)
     grid = np.meshgrid(*[np.arange(n) for n in IMAGES[dims]], indexing="ij")
     smooth = sum(np.sin(axis / (3.0 + n)) for n, axis in enumerate(grid))
-    return (200 + 50 * smooth + rng.normal(0, 10, IMAGES[dims])).astype(np.float32)
+    some = [(200 + 50 * smooth + rng.normal(0, 10, IMAGES[dims])).astype(np.float32) for _ in range(channels)]
+    return some[0] if channels == 1 else np.stack([(1 + c) * one for c, one in enumerate(some)])
 
 
 def shuffled(model: Any, seed: int = 0) -> None:
@@ -52,18 +53,20 @@ def shuffled(model: Any, seed: int = 0) -> None:
 def care(name: str, dims: int, **settings: Any) -> None:
     from csbdeep.models import CARE, Config
 
-    axes = "YX" if dims == 2 else "ZYX"
-    config = Config(axes, unet_n_first=4, **settings)
+    channels = settings.get("n_channel_in", 1)
+    axes = ("C" if channels > 1 else "") + ("YX" if dims == 2 else "ZYX")
+    # In the network they come last, in the image first.
+    config = Config(axes.removeprefix("C") + "C", unet_n_first=4, **settings)
     with tempfile.TemporaryDirectory() as folder:
         model = CARE(config, name, basedir=folder)
         # Of a network that gives nothing below 0, with weights of which something is left.
         shuffled(model, seed=2 * (name == "plane_positive"))
         model.keras_model.save_weights(str(Path(folder, name, "weights_best.h5")))
         if settings.get("probabilistic"):
-            found = model.predict_probabilistic(image(dims), axes)
+            found = model.predict_probabilistic(image(dims, channels), axes)
             maps = [found.mean(), found.scale()]
         else:
-            maps = [model.predict(image(dims), axes)]
+            maps = [model.predict(image(dims, channels), axes)]
         keep(Path(folder, name), name, maps)
 
 
@@ -100,3 +103,6 @@ if __name__ == "__main__":
         care("plane_positive", 2, unet_n_depth=1, unet_kern_size=3, unet_residual=False, unet_last_activation="relu")
         care("space", 3, unet_n_depth=2, unet_kern_size=3)
         care("space_probabilistic", 3, unet_n_depth=1, unet_kern_size=3, probabilistic=True)
+        two: dict[str, Any] = {"n_channel_in": 2, "n_channel_out": 2, "unet_n_depth": 1, "unet_kern_size": 3}
+        care("plane_channels_probabilistic", 2, **two, probabilistic=True)
+        care("space_channels", 3, **two)

@@ -23,7 +23,7 @@ from deepcontrast.config import Config, Net, Predict, Train
 from deepcontrast.errors import InputError, InputNotFoundError, ModelFileError
 from deepcontrast.model import Channel, Model
 from deepcontrast.normalize import Norm
-from deepcontrast.tasks.denoise import Fit, Params, build
+from deepcontrast.tasks.denoise import Fit, Params, build, join
 
 WEIGHTS = ("weights_best.h5", "weights_last.h5", "weights_now.h5")
 """In the order in which they are looked for."""
@@ -58,11 +58,11 @@ def read_csbdeep(folder: Path) -> Model:
     dims, depth = int(table["n_dim"]), int(table["unet_n_depth"])
     probabilistic = bool(table.get("probabilistic"))
     half = max(1, 2**depth // 2)
-    in_space = dims == 3
+    in_space, channels = dims == 3, int(table.get("n_channel_in", 1))
     config = Config(
         recipe="csbdeep",
         task_name="denoise",
-        task=Params(norm="percentile", per_image=own is None).model_dump(),
+        task=Params(norm="percentile", per_image=own is None, joint=channels > 1).model_dump(),
         net=Net(
             depth=depth,
             features=int(table["unet_n_first"]),
@@ -84,8 +84,9 @@ def read_csbdeep(folder: Path) -> Model:
         norm=norm, target=norm, kind="percentile", low=2.0, high=99.8, per_image=own is None, patch=64,
         held_out=(), layers=tuple(range(-half, half)) if in_space else (0,), in_space=in_space,
     )  # fmt: skip
+    fits = [fit] if channels == 1 else join([fit] * channels)
     weights = _named(list(_layers(file)), depth, probabilistic=probabilistic)
-    expected = {name: tuple(weight.shape) for name, weight in build(fit, config).state_dict().items()}
+    expected = {name: tuple(weight.shape) for name, weight in build(fits[0], config).state_dict().items()}
     given = {name: tuple(weight.shape) for name, weight in weights.items()}
     if given != expected:
         wrong = next(name for name in expected if given.get(name) != expected[name])
@@ -93,8 +94,9 @@ def read_csbdeep(folder: Path) -> Model:
             f"'{file}' does not fit its config.json: {wrong} is {given.get(wrong)}, not {expected[wrong]}"
         )
     provenance = {"version": __version__, "converted": f"{folder.name}/{file.name}"}
-    encoded, arrays = fit.encode()
-    return Model("denoise", config, (Channel("0", encoded, arrays, (weights,)),), provenance)
+    members = (weights,)
+    named = tuple(Channel(str(c), *one.encode(), members) for c, one in enumerate(fits))
+    return Model("denoise", config, named, provenance)
 
 
 def _table(folder: Path) -> dict[str, Any]:
@@ -119,10 +121,12 @@ def _refuse_unknown(table: Mapping[str, Any], folder: Path) -> None:
         InputError: says what it has.
     """
     channels = table.get("n_channel_in", 1), table.get("n_channel_out", 1)
-    if channels != (1, 1):
+    if channels[0] != channels[1]:
         raise InputError(
-            f"the model in '{folder}' has {channels[0]} channels in and {channels[1]} out; accepted: 1 and 1"
+            f"the model in '{folder}' has {channels[0]} channels in and {channels[1]} out; accepted: as many out as in"
         )
+    if channels[0] > 1 and any(key.startswith("n2v_") for key in table):
+        raise InputError(f"the Noise2Void model in '{folder}' has {channels[0]} channels; accepted: 1")
     for key in ("blurpool", "skip_skipone", "proj_n_depth"):
         if table.get(key):
             raise InputError(f"the model in '{folder}' has {key}, which is not supported")

@@ -16,7 +16,7 @@ from deepcontrast import registry
 from deepcontrast.model import Model
 from deepcontrast.normalize import Norm
 from deepcontrast.prediction import predict_apart
-from deepcontrast.scale.members import normed, open_members
+from deepcontrast.scale.members import normed, open_members, shown
 from deepcontrast.stack import Stack
 from deepcontrast.uncertainty import draw
 from deepcontrast.valid import Survey
@@ -59,13 +59,13 @@ def write_movie(
     task: Any = registry.load("tasks", model.task)
     [member] = open_members(task, [model], 0, device)
     if norms is not None:
-        [member] = normed(task, [member], norms[0, 0][:1])
+        [member] = normed(task, [member], [norms[0, n][:1] for n in range(stack.size("C"))], 0)
     raw = stack.frame(0, 0)
     planes, *field = raw.shape
     z = planes // 2
     y, x = (slice((n - min(n, SIDE)) // 2, (n - min(n, SIDE)) // 2 + min(n, SIDE)) for n in field)
     box = (slice(z, z + 1), y, x)
-    volume = task.cleaned(raw, member.fit, surveys[0, 0])
+    [volume] = shown(task, [member], 0, lambda one, n: task.cleaned(stack.frame(0, n), one.fit, surveys[0, n]))
     found = predict_apart(task, member.nets, volume, member.fit, member.config, box=box, device=device)
     means, scales = (torch.from_numpy(one[:, 0]) for one in found)
     generator = torch.Generator().manual_seed(seed)

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from deepcontrast import __version__, registry
-from deepcontrast.accept import check_volume, choose_device
+from deepcontrast.accept import check_survey, choose_device
 from deepcontrast.errors import Cancelled, DeepContrastError, InputError, OutputExistsError
 from deepcontrast.io import container_suffix, fingerprint, open_writer, read_attributes, stem, write_stack
 from deepcontrast.jobs.hardware import machine
@@ -27,6 +28,7 @@ from deepcontrast.output_checks import check_out, check_space, partial_folder, s
 from deepcontrast.prediction import Plan
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.scale.members import (
+    Member,
     check_models,
     check_uncertain,
     left,
@@ -35,6 +37,7 @@ from deepcontrast.scale.members import (
     open_members,
     own_norms,
     restore,
+    shown,
 )
 from deepcontrast.scale.predict_shards import (
     Restoration,
@@ -376,25 +379,55 @@ def predict_maps(
         models = [merged(models)]
     task: Any = registry.load("tasks", models[0].task)
     out = {name: np.empty(stack.shape, np.float32) for name in ("mean", *(MAPS if uncertainty else ()))}
-    for c in range(stack.size("C")):
-        members = open_members(task, models, c, device)
-        for t in range(stack.size("T")):
-            volume = stack.volume(t, c)
-            check_volume(volume, stack.source)
-            known = survey(volume).with_saturation() if task.PAIRED else survey(volume)
-            invalid = invalid_of(volume, known)
-            fitted = normed(task, members, own_norms(task, members, stack.frame(t, c), known, norm))
-            current: list[Any] = [task.clean(volume, member.fit, invalid) for member in fitted]
-            for k in range(1, iterations + 1):
-                told = partial(_told, progress, f"predict {k}/{iterations}")
-                maps, _ = restore(task, fitted, current, device=device, report=told, uncertain=uncertainty)
-                current = [maps["mean"]] * len(members)
-            for name, found in maps.items():
-                if invalid.valid is not None:
-                    hole = ~invalid.valid
-                    found[hole] = left(task, fitted, volume[hole]) if name == "mean" else np.nan
-                out[name][stack.index(t, c)] = found if "Z" in stack.axes else found[0]
+    channels = range(stack.size("C"))
+    opened = [open_members(task, models, c, device) for c in channels]
+    for t in range(stack.size("T")):
+        surveys = [_surveyed(task, stack, t, c) for c in channels]
+        norms = [own_norms(task, opened[c], stack.frame(t, c), surveys[c], norm) for c in channels]
+        fitted = [normed(task, opened[c], norms, c) for c in channels]
+        found: list[dict[str, NDArray[np.float32]]] = []
+        for k in range(1, iterations + 1):
+            told = partial(_told, progress, f"predict {k}/{iterations}")
+            volume = partial(_volume, task, stack, t, surveys, [maps["mean"] for maps in found])
+            found = [
+                restore(
+                    task, fitted[c], shown(task, fitted[c], c, volume),
+                    device=device, report=told, uncertain=uncertainty,
+                )[0]
+                for c in channels
+            ]  # fmt: skip
+        for c in channels:
+            raw = stack.volume(t, c)
+            valid = invalid_of(raw, surveys[c]).valid
+            for name, image in found[c].items():
+                if valid is not None:
+                    image[~valid] = left(task, fitted[c], raw[~valid]) if name == "mean" else np.nan
+                out[name][stack.index(t, c)] = image if "Z" in stack.axes else image[0]
     return {name: replace(stack, array=array) for name, array in out.items()}
+
+
+def _surveyed(task: Any, stack: Stack, t: int, c: int) -> Survey:
+    """Return what must be known of the whole of a time point and channel.
+
+    Raises:
+        InputError: it has NaN, infinite values, or one value everywhere.
+    """
+    known = survey(stack.frame(t, c))
+    check_survey(known, stack.source)
+    return known.with_saturation() if task.PAIRED else known
+
+
+def _volume(
+    task: Any,
+    stack: Stack,
+    t: int,
+    surveys: Sequence[Survey],
+    before: Sequence[NDArray[np.float32]],
+    member: Member,
+    c: int,
+) -> Any:
+    """Return a channel as a member is given it: of the pass before, or of the image."""
+    return before[c] if before else task.cleaned(stack.frame(t, c), member.fit, surveys[c])[:]
 
 
 def _told(progress: Progress, stage: str, share: float) -> None:

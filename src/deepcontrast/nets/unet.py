@@ -56,7 +56,8 @@ def unet(
 
     Returns:
         A module with ``halo`` (voxels an output looks beyond the block of ``step`` voxels it stands in) and ``step``
-        (input lengths must be its multiples), along Y and X; ``halo_z`` and ``step_z`` of a network in space.
+        (input lengths must be its multiples), along Y and X; ``halo_z`` and ``step_z`` of a network in space; and
+        ``outputs``.
     """
     pooled = depth if pool_z is None else min(pool_z, depth)
     return _UNet(depth, features, kernel, bias, residual, last, narrow, dims, channels, outputs, probabilistic, pooled)

@@ -32,7 +32,7 @@ TURNS = ((0, False), (2, False), (0, True), (2, True), (1, False), (3, False), (
 
 
 class Ensemble:
-    """Restores tiles (Z, Y, X) in grey levels, as planned, and says what it could not do as planned.
+    """Restores tiles (Z, Y, X), or (C, Z, Y, X), in grey levels, as planned, and says what it could not do as planned.
 
     Attributes:
         error: of the reduced precision, measured in the middle of the first tile; ``None`` in float32.
@@ -79,9 +79,11 @@ class Ensemble:
         """Return the middle of a tile, small enough that computing it twice more costs nothing."""
         geometry = self._task.geometry(self._nets[0], self._fit, self._config)
         planes, *field = cube(geometry, JUDGED)
-        sides = [min(n, side) for n, side in zip(tile.shape, (planes + 2 * geometry.context, *field), strict=True)]
-        first = [(n - side) // 2 for n, side in zip(tile.shape, sides, strict=True)]
-        return tile[tuple(slice(low, low + side) for low, side in zip(first, sides, strict=True))]
+        shape = tile.shape[-3:]
+        sides = [min(n, side) for n, side in zip(shape, (planes + 2 * geometry.context, *field), strict=True)]
+        first = [(n - side) // 2 for n, side in zip(shape, sides, strict=True)]
+        z, y, x = (slice(low, low + side) for low, side in zip(first, sides, strict=True))
+        return tile[..., z, y, x]
 
     def _maps(self, tile: Tensor, precision: str, *, fast: bool = False) -> Mapping[str, Tensor]:
         with torch.inference_mode(), rounding(self._device, precision):
@@ -121,7 +123,7 @@ def _means(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def turned(tile: Tensor, quarters: int, mirrored: bool) -> Tensor:
-    """Return the planes of a tile (Z, Y, X) in another orientation."""
+    """Return the planes of a tile (..., Y, X) in another orientation."""
     tile = tile.flip(-1) if mirrored else tile
     return torch.rot90(tile, quarters, (-2, -1)).contiguous() if quarters else tile
 

@@ -179,14 +179,15 @@ def _footprint(
 
         def work(size: int) -> tuple[int, object]:
             planes, rows = sides
-            tile = torch.zeros((planes + 2 * geometry.context, rows, size * last), device=device)
+            together = (geometry.channels,) if geometry.channels > 1 else ()
+            tile = torch.zeros((*together, planes + 2 * geometry.context, rows, size * last), device=device)
             return planes * rows * size * last, task.restore(nets[0], tile, fit, config)
 
         with torch.inference_mode(), rounding(device, "float32"):
             _measured[key] = footprint(work, device)
     # Read and written tiles wait in float32; of several networks or orientations the results are added up.
     several = len(nets) > 1 or config.predict.orientations > 1
-    waiting = 4 * (2 * AHEAD + 3 + 2 * several)
+    waiting = 4 * (2 * AHEAD + 3 + 2 * several + (geometry.channels - 1) * (AHEAD + 2))
     if uncertain:
         # The maps, in pieces and whole, and those that wait to be written; mean and scale of every member, twice.
         waiting += 4 * ((1 + len(MAPS)) * (AHEAD + 3) + 4 * len(nets))

@@ -34,14 +34,14 @@ Faces = dict[Border, Face]
 
 
 class Readable(Protocol):
-    """A volume (Z, Y, X) that is read where it is sliced: an array, a memory map, a zarr array, a frame."""
+    """A volume (Z, Y, X) that is read where it is sliced: an array, a memory map, a zarr array, a frame, channels."""
 
     @property
     def shape(self) -> Lengths:
         """Its lengths."""
 
     def __getitem__(self, key: Any, /) -> Any:
-        """Return a box."""
+        """Return a box, of several channels (C, Z, Y, X)."""
 
 
 class Writable(Protocol):
@@ -132,7 +132,8 @@ def predict_pass(
 
     def read(tile: Tile) -> tuple[Faces, Tensor]:
         piece = _read(source, _seen(tile.read, context))
-        return faces(tile.write, piece[context : len(piece) - context][tile.crop]), reading.upload(piece)
+        own = piece if geometry.channels == 1 else piece[0]
+        return faces(tile.write, own[context : len(own) - context][tile.crop]), reading.upload(piece)
 
     def compute(tile: Tile, piece: tuple[Faces, Tensor]) -> tuple[Faces, dict[str, Tensor], Any]:
         raw, there = piece
@@ -240,9 +241,8 @@ class _Once:
                 self._kept = np.asarray(self._volume[self._box])
             except MemoryError:
                 return np.asarray(self._volume[key])
-        return self._kept[
-            tuple(slice(k.start - b.start, k.stop - b.start) for k, b in zip(key, self._box, strict=True))
-        ]
+        z, y, x = (slice(k.start - b.start, k.stop - b.start) for k, b in zip(key, self._box, strict=True))
+        return self._kept[..., z, y, x]
 
 
 def _seen(box: Slices, context: int) -> Slices:
@@ -262,5 +262,6 @@ def _read(volume: Readable, box: Slices) -> NDArray[np.float32]:
     """Return a box that may reach beyond the ends of the volume, where it is mirrored."""
     inside = tuple(slice(max(0, b.start), min(b.stop, n)) for b, n in zip(box, volume.shape, strict=True))
     piece = np.array(volume[inside], dtype=np.float32)
-    over = [(i.start - b.start, b.stop - i.stop) for b, i in zip(box, inside, strict=True)]
+    over = [(0, 0)] * (piece.ndim - 3)
+    over += [(i.start - b.start, b.stop - i.stop) for b, i in zip(box, inside, strict=True)]
     return np.pad(piece, over, mode="reflect") if any(map(any, over)) else piece

@@ -13,6 +13,7 @@ from torch import nn
 
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
+from deepcontrast.joined import given
 from deepcontrast.model import Channel, Model
 from deepcontrast.normalize import Norm
 from deepcontrast.prediction import Done, Plan, load_nets, make_plan, predict_pass
@@ -140,11 +141,11 @@ def open_members(task: Any, models: Sequence[Model], c: int, device: str) -> lis
 
 
 def own_norms(task: Any, members: Sequence[Member], frame: Frame, known: Survey, norm: str) -> list[Norm | None]:
-    """Return with which norm of its own, if any, each member is applied to an image.
+    """Return with which norm of its own, if any, each member is applied to a channel of an image.
 
     Args:
         task: what the models restore.
-        members: of the ensemble.
+        members: of the ensemble, for the channel.
         frame: the image (Z, Y, X).
         known: its survey.
         norm: ``"stored"`` takes that of training; ``"image"`` that of the image, where the model was trained so.
@@ -170,11 +171,18 @@ def left(task: Any, members: Sequence[Member], values: NDArray[Any]) -> NDArray[
     return mean
 
 
-def normed(task: Any, members: Sequence[Member], norms: Sequence[Norm | None]) -> list[Member]:
-    """Return the members for an image, given its norms."""
+def normed(task: Any, members: Sequence[Member], norms: Sequence[Sequence[Norm | None]], c: int) -> list[Member]:
+    """Return the members for a channel of an image, given the norms of all its channels."""
+    fitted = []
+    for member, own in zip(members, zip(*norms, strict=True), strict=True):
+        fitted.append(member if None in own else replace(member, fit=task.normed(member.fit, own, c)))
+    return fitted
+
+
+def shown(task: Any, members: Sequence[Member], c: int, volume_of: Callable[[Member, int], Any]) -> list[Any]:
+    """Return what each member is given to restore a channel: what is called for it, or for all channels together."""
     return [
-        member if norm is None else replace(member, fit=task.normed(member.fit, norm))
-        for member, norm in zip(members, norms, strict=True)
+        given(c, task.geometry(one.nets[0], one.fit, one.config).channels, partial(volume_of, one)) for one in members
     ]
 
 

@@ -35,7 +35,7 @@ from deepcontrast.outputs import Counted, Encoding, choose, count
 from deepcontrast.prediction import Done, Plan, Seam
 from deepcontrast.progress import Event, Progress
 from deepcontrast.scale.journal import Journal, Record, Shard, open_journal
-from deepcontrast.scale.members import Box, Member, left, merged, normed, open_members, restore
+from deepcontrast.scale.members import Box, Member, left, merged, normed, open_members, restore, shown
 from deepcontrast.scale.runners import Report, Run, Runner, Work, finish_shards
 from deepcontrast.scale.shard_sizes import Lengths
 from deepcontrast.stack import Frame, Stack
@@ -318,20 +318,23 @@ def _open_work(job: Restoration) -> Work:
     opened = cache(lambda c: open_members(task, models, c, job.device))
 
     def members(t: int, c: int) -> Sequence[Member]:
-        return opened(c) if job.norms is None else normed(task, opened(c), job.norms[t, c])
+        if job.norms is None:
+            return opened(c)
+        return normed(task, opened(c), [job.norms[t, n] for n in range(stack.size("C"))], c)
 
     def restored(k: int, index: int, report: Report) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Return a shard of a pass, and how it was made; the maps of the last pass are written."""
         box = writer(job.at(k)).shards[index]
         t, c, zyx = place(stack.axes, box)
-        raw, survey = stack.frame(t, c), job.surveys[t, c]
-        volumes: list[Any]
         if k == 1:
-            _check(raw, zyx, stack.source)
-            volumes = [task.cleaned(raw, member.fit, survey) for member in members(t, c)]
-        else:
-            before = Stack(writer(job.at(k - 1)).array, stack.axes)
-            volumes = [before.frame(t, c)] * len(opened(c))
+            _check(stack.frame(t, c), zyx, stack.source)
+        before = stack if k == 1 else Stack(writer(job.at(k - 1)).array, stack.axes)
+
+        def volume(member: Member, n: int) -> Any:
+            frame = before.frame(t, n)
+            return task.cleaned(frame, member.fit, job.surveys[t, n]) if k == 1 else frame
+
+        volumes = shown(task, members(t, c), c, volume)
         maps, done = restore(
             task, members(t, c), volumes, box=zyx, plans=job.plans, device=job.device, report=report,
             uncertain=job.uncertain,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from deepcontrast import registry
 from deepcontrast.config import Config, Net
+from deepcontrast.joined import own_first
 from deepcontrast.normalize import Norm
 from deepcontrast.task import Geometry, Source
 
@@ -29,6 +31,19 @@ class Planes(Protocol):
     def in_space(self) -> bool: ...
     @property
     def norm(self) -> Norm: ...
+
+
+@dataclass(frozen=True)
+class Together:
+    """One of several channels that one network is given and restores together.
+
+    Attributes:
+        channel: its number.
+        norms: of every channel, what is done to its grey values before the network.
+    """
+
+    channel: int
+    norms: tuple[Norm, ...]
 
 
 def layers_of(sources: Sequence[Source], net: Net) -> tuple[int, ...]:
@@ -51,14 +66,15 @@ def layers_of(sources: Sequence[Source], net: Net) -> tuple[int, ...]:
     return tuple(apart * n for n in range(-reach, reach + 1))
 
 
-def build(fit: Planes, config: Config) -> nn.Module:
-    """Return the network of the ``[net]`` table."""
+def build(fit: Planes, config: Config, channels: int = 1) -> nn.Module:
+    """Return the network of the ``[net]`` table, given and restoring so many channels."""
     net = config.net
     settings = net.model_dump(include={"depth", "features", "kernel", "bias", "residual", "last", "narrow"})
-    form: dict[str, Any] = {"channels": len(fit.layers)}
+    form: dict[str, Any] = {"channels": channels * len(fit.layers), "outputs": channels}
     if fit.in_space:
         # As often as the slab can be halved.
-        form = {"dims": 3, "pool_z": next(n for n in range(net.pool_z, -1, -1) if len(fit.layers) % 2**n == 0)}
+        pool_z = next(n for n in range(net.pool_z, -1, -1) if len(fit.layers) % 2**n == 0)
+        form |= {"dims": 3, "channels": channels, "pool_z": pool_z}
     form["probabilistic"] = config.train.loss == "laplace"
     module: nn.Module = registry.load("nets", net.name)(**settings, **form)
     return module
@@ -66,31 +82,46 @@ def build(fit: Planes, config: Config) -> nn.Module:
 
 def geometry(net: nn.Module, fit: Planes, config: Config) -> Geometry:
     """Return how planes, with their neighbours, may be cut."""
-    halo, step = int(net.halo), int(net.step)  # type: ignore[arg-type]
+    halo, step, channels = int(net.halo), int(net.step), int(net.outputs)  # type: ignore[arg-type]
     if fit.in_space:
         halo_z, step_z = int(net.halo_z), int(net.step_z)  # type: ignore[arg-type]
-        return Geometry(halo=(halo_z, halo, halo), step=(step_z, step, step))
-    return Geometry(halo=(0, halo, halo), step=(1, step, step), context=max(fit.layers))
+        return Geometry(halo=(halo_z, halo, halo), step=(step_z, step, step), channels=channels)
+    return Geometry(halo=(0, halo, halo), step=(1, step, step), context=max(fit.layers), channels=channels)
 
 
-def applied(net: nn.Module, tile: Tensor, fit: Planes, target: Norm, *, widened: float = 1.0) -> dict[str, Tensor]:
+def applied(
+    net: nn.Module,
+    tile: Tensor,
+    fit: Planes,
+    target: Norm,
+    *,
+    widened: float = 1.0,
+    together: Together | None = None,
+) -> dict[str, Tensor]:
     """Return what a network makes of a tile in grey levels: ``"mean"``, and ``"scale"`` of one that predicts it.
 
-    The tile is (Z + 2 context, Y, X), of which (Z, Y, X) are restored; ``target`` is what training did to targets, and
-    scales are multiplied by ``widened``.
+    The tile is (Z + 2 context, Y, X), of which (Z, Y, X) are restored, or (C, Z + 2 context, Y, X) of channels that are
+    restored ``together``, its own first; ``target`` is what training did to targets, and scales are multiplied by
+    ``widened``.
     """
-    found = _outputs(net, tile, fit)
-    maps = {"mean": target.invert(found[0])}
-    return maps | {"scale": found[1] * (widened * target.scale)} if len(found) > 1 else maps
+    if together is None:
+        x, own, count = fit.norm(tile)[None], 0, 1
+    else:
+        own, count = together.channel, len(together.norms)
+        ordered = [tile[own_first(own, count).index(c)] for c in range(count)]
+        x = torch.stack([norm(part) for norm, part in zip(together.norms, ordered, strict=True)])
+    found = _outputs(net, x, fit)
+    maps = {"mean": target.invert(found[own])}
+    return maps | {"scale": found[count + own] * (widened * target.scale)} if len(found) > count else maps
 
 
-def _outputs(net: nn.Module, tile: Tensor, fit: Planes) -> Tensor:
-    """Return the output channels of a network (C, Z, Y, X) in network units."""
+def _outputs(net: nn.Module, x: Tensor, fit: Planes) -> Tensor:
+    """Return the output channels of a network (C, Z, Y, X) for channels (C, Z + 2 context, Y, X), in network units."""
     if fit.in_space:
-        whole: Tensor = net(fit.norm(tile)[None, None])[0]
+        whole: Tensor = net(x[None])[0]
         return whole
     reach = max(fit.layers)
-    planes = len(tile) - 2 * reach
-    x = torch.stack([tile[reach + offset : reach + offset + planes] for offset in fit.layers], dim=1)
-    y: Tensor = net(fit.norm(x).contiguous(memory_format=torch.channels_last))
+    planes = x.shape[1] - 2 * reach
+    layers = [channel[reach + offset : reach + offset + planes] for channel in x for offset in fit.layers]
+    y: Tensor = net(torch.stack(layers, dim=1).contiguous(memory_format=torch.channels_last))
     return y.transpose(0, 1)

@@ -29,7 +29,8 @@ from deepcontrast.patches import Column, hold_out, patch_size
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.stack import Frame
 from deepcontrast.task import Bank, Source
-from deepcontrast.tasks._planes import applied, build, geometry, layers_of
+from deepcontrast.tasks._planes import Together, applied, geometry, layers_of
+from deepcontrast.tasks._planes import build as build_net
 from deepcontrast.valid import EMPTY, Box, Invalid, Survey, codes, fill_empty, find_invalid
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "cleaned",
     "fit",
     "geometry",
+    "join",
     "left",
     "normed",
     "of_pair",
@@ -74,6 +76,7 @@ class Params(Table):
         numbers.
     foreground: patches are drawn where the target, within a quarter of a patch around their middle, is somewhere
         brighter than this share of its percentile 99.9; 0 draws them everywhere (CSBDeep: 0.4).
+    joint: one network is given all channels of an image and restores them together; else each has one of its own.
     recalibrate: of networks that predict a scale, multiply it by the factor that suits the held-out patches best.
     bank_mb: memory for the planes that patches are cut from; of more than fit, others take their turn.
     round_steps: steps after which another set of planes takes its turn.
@@ -84,6 +87,7 @@ class Params(Table):
     high: float = Field(99.8, gt=50, le=100)
     per_image: bool = True
     foreground: float = Field(0.4, ge=0, lt=1)
+    joint: bool = False
     recalibrate: bool = True
     bank_mb: int = Field(1500, ge=1)
     round_steps: int = Field(1000, ge=1)
@@ -105,6 +109,8 @@ class Fit:
         in_space: whether the network is one in space, trained on slabs of so many planes; else they are its channels.
         widened: by which predicted scales are multiplied, so that they suit the held-out patches.
         seen: least and most, of the images of training, of what :func:`unlike` looks at.
+        channel: its number among those that the network is given ``together``.
+        together: of each of those, what ``norm`` and ``target`` are of this one; none where it is given this one alone.
     """
 
     norm: Norm
@@ -119,6 +125,8 @@ class Fit:
     in_space: bool
     widened: float = 1.0
     seen: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    channel: int = 0
+    together: tuple[tuple[Norm, Norm], ...] = ()
 
     def encode(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the numbers as JSON, as the model file keeps them; there are no images."""
@@ -134,6 +142,7 @@ class Fit:
             "target": Norm(**table["target"]),
             "held_out": tuple(tuple(column) for column in table["held_out"]),
             "seen": {name: (low, high) for name, (low, high) in table.get("seen", {}).items()},
+            "together": tuple((Norm(**one), Norm(**other)) for one, other in table.get("together", ())),
         }
         return cls(**fields)
 
@@ -169,6 +178,12 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         in_space=in_space and len(layers) > 1,
         seen=_ranges([_described(source.frame, source.survey) for source in sources]),
     )
+
+
+def join(fits: Sequence[Fit]) -> list[Fit]:
+    """Return the fits of all channels of an image for one network that restores them together."""
+    together = tuple((one.norm, one.target) for one in fits)
+    return [replace(one, channel=c, together=together) for c, one in enumerate(fits)]
 
 
 def measure(frame: Frame, image: Frame, known: Survey, kind: str, low: float, high: float) -> Norm:
@@ -222,9 +237,10 @@ def own_norm(fit: Fit, frame: Frame, known: Survey) -> Norm | None:
     return measure(frame, frame, known, fit.kind, fit.low, fit.high) if fit.per_image else None
 
 
-def normed(fit: Fit, norm: Norm) -> Fit:
-    """Return the fit for an image of a norm of its own, whose grey levels the result will have too."""
-    return replace(fit, norm=norm, target=norm)
+def normed(fit: Fit, norms: Sequence[Norm], c: int) -> Fit:
+    """Return the fit for a channel of an image of norms of its own, whose grey levels the result will have too."""
+    together = tuple((one, one) for one in norms) if fit.together else ()
+    return replace(fit, norm=norms[c], target=norms[c], together=together)
 
 
 def of_pair(fit: Fit, source: Source) -> Fit:
@@ -232,7 +248,8 @@ def of_pair(fit: Fit, source: Source) -> Fit:
     if not fit.per_image:
         return fit
     norm, target = pair_norms(source, fit.kind, fit.low, fit.high)
-    return replace(fit, norm=norm, target=target)
+    together = tuple(pair_norms(one, fit.kind, fit.low, fit.high) for one in source.together)
+    return replace(fit, norm=norm, target=target, together=together)
 
 
 def left(fit: Fit, values: NDArray[Any]) -> NDArray[np.float32]:
@@ -298,35 +315,43 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
         InputError: no patch is free of invalid voxels and clear of the held-out squares.
     """
     params = Params(**config.task)
-    names = ["input", "target"]
-    if not all(source.survey.all_valid for source in sources):
+    count = max(1, len(fit.together))
+    names = [*_names("input", count), *_names("target", count)]
+    if not all(one.survey.all_valid for source in sources for one in _channels(source)):
         names.append(WEIGHT)
 
     @cache
-    def opened(i: int) -> tuple[Cleaned, Norm, Norm, float]:
-        """Return the filled input of a source, both norms, and how bright its foreground is."""
-        source, norm, target = sources[i], fit.norm, fit.target
+    def opened(i: int, c: int) -> tuple[Source, Cleaned, tuple[Norm, Norm], float]:
+        """Return a channel of a source, its filled input, both norms, and how bright its foreground is."""
+        source = _channels(sources[i])[c]
+        norms = fit.together[c] if fit.together else (fit.norm, fit.target)
         if fit.per_image:
-            norm, target = pair_norms(source, fit.kind, fit.low, fit.high)
+            norms = pair_norms(source, fit.kind, fit.low, fit.high)
         least = -np.inf
         if params.foreground:
             [top] = percentiles(
                 lambda: (np.asarray(source.truth[z]).ravel() for z in range(len(source.truth))), [BRIGHT]
             )
             least = params.foreground * top
-        return cleaned(source.frame, fit, source.survey), norm, target, least
+        return source, cleaned(source.frame, fit, source.survey), norms, least
 
     def read(i: int, box: Box) -> Iterator[tuple[str, Tensor]]:
-        image, norm, target, least = opened(i)
-        truth = sources[i].truth[box]
-        yield "input", torch.from_numpy(norm(image[box]))
-        yield "target", torch.from_numpy(target(truth.astype(np.float32)))
+        shape = [part.stop - part.start for part in box]
+        bright, known = np.zeros(shape, bool), np.ones(shape, bool)
+        for c in range(count):
+            source, image, (norm, target), least = opened(i, c)
+            truth = source.truth[box]
+            yield _names("input", count)[c], torch.from_numpy(norm(image[box]))
+            yield _names("target", count)[c], torch.from_numpy(target(truth.astype(np.float32)))
+            if params.foreground:
+                size = (1, max(1, fit.patch // 2), max(1, fit.patch // 2))
+                bright |= ndimage.maximum_filter(truth, size, mode="nearest") > least
+            if WEIGHT in names and (valid := source.valid(box)) is not None:
+                known &= valid
         if params.foreground:
-            size = (1, max(1, fit.patch // 2), max(1, fit.patch // 2))
-            yield CENTRE, torch.from_numpy(ndimage.maximum_filter(truth, size, mode="nearest") > least)
+            yield CENTRE, torch.from_numpy(bright)
         if WEIGHT in names:
-            valid = sources[i].valid(box)
-            yield WEIGHT, torch.ones(truth.shape) if valid is None else torch.from_numpy(valid).float()
+            yield WEIGHT, torch.from_numpy(known).float()
 
     return fill_bank(
         sources, names, read,
@@ -338,20 +363,44 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
 def sample(
     batch: Mapping[str, Tensor], depth: Tensor, fit: Fit, generator: torch.Generator, config: Config
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return inputs with their neighbours (N, C, Y, X), targets and weight of the planes alone (N, 1, Y, X).
+    """Return inputs with their neighbours (N, C, Y, X), targets (N, channels, Y, X) and weight (N, 1, Y, X) of planes.
 
-    For a network in space all three are of slabs (N, 1, Z, Y, X). All are in network units; nothing is random.
+    For a network in space all three are of slabs, (N, channels, Z, Y, X), the weight (N, 1, Z, Y, X). All are in
+    network units; nothing is random.
     """
-    image, target, weight = batch["input"], batch["target"], batch.get(WEIGHT)
+    count = max(1, len(fit.together))
+    images = [batch[name] for name in _names("input", count)]
+    targets = [batch[name] for name in _names("target", count)]
+    weight = batch.get(WEIGHT)
     if fit.in_space:
-        return image.unsqueeze(1), target.unsqueeze(1), None if weight is None else weight.unsqueeze(1)
+        return torch.stack(images, 1), torch.stack(targets, 1), None if weight is None else weight.unsqueeze(1)
     middle = len(fit.layers) // 2
-    return image, target.narrow(1, middle, 1), None if weight is None else weight.narrow(1, middle, 1)
+    truth = torch.cat([target.narrow(1, middle, 1) for target in targets], 1)
+    return torch.cat(images, 1), truth, None if weight is None else weight.narrow(1, middle, 1)
 
 
 def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str, Tensor]:
-    """Apply the network once to a tile in grey levels: (Z + 2 context, Y, X), of which (Z, Y, X) are restored."""
-    return applied(net, tile, fit, fit.target, widened=fit.widened)
+    """Apply the network once to a tile in grey levels: (Z + 2 context, Y, X), of which (Z, Y, X) are restored.
+
+    Of channels that are restored together the tile is (C, Z + 2 context, Y, X), that which is asked for first.
+    """
+    together = Together(fit.channel, tuple(norm for norm, _ in fit.together)) if fit.together else None
+    return applied(net, tile, fit, fit.target, widened=fit.widened, together=together)
+
+
+def build(fit: Fit, config: Config) -> nn.Module:
+    """Return the network, its weights not yet set."""
+    return build_net(fit, config, max(1, len(fit.together)))
+
+
+def _channels(source: Source) -> tuple[Source, ...]:
+    """Return what the network is given of a source: all channels together, or this one."""
+    return source.together or (source,)
+
+
+def _names(kind: str, count: int) -> list[str]:
+    """Return what the images of so many channels are called."""
+    return [kind] if count == 1 else [f"{kind}{c}" for c in range(count)]
 
 
 def _median(norms: Sequence[Norm]) -> Norm:
