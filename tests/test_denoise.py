@@ -29,6 +29,7 @@ from deepcontrast.recipe import load_recipe
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.task import Source
 from deepcontrast.tasks import denoise
+from deepcontrast.training import threads
 from deepcontrast.valid import survey
 
 from .conftest import TINY
@@ -384,6 +385,42 @@ def test_interrupted_training_goes_on_to_the_same_file(tmp_path: Path) -> None:
         train_images([tmp_path / "low"], tmp_path / "b.safetensors", settled(), progress=stop, **order)
     assert run(["train", "care", *given, "--out", str(tmp_path / "b.safetensors"), *tiny, "--quiet", "--resume"]) == 0
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def train_ensemble(out: Path, members: int, workers: int, **options: Any) -> Path:
+    """Train on the pairs of ``low`` and ``high`` beside a model file, with one thread, and return the file."""
+    with threads(1):
+        train_images(
+            [out.parent / "low"], out, settled(), members=members, workers=workers, targets=[out.parent / "high"],
+            reading=Reading(), say=lambda line: None, **options,
+        )  # fmt: skip
+    return out
+
+
+def test_networks_trained_at_the_same_time_are_those_trained_one_after_the_other(tmp_path: Path) -> None:
+    folders(tmp_path, (0, 1))
+    together = train_ensemble(tmp_path / "b.safetensors", 2, 2)
+    assert together.read_bytes() == train_ensemble(tmp_path / "a.safetensors", 2, 1).read_bytes()
+    assert len(load_model(together).channels[0].members) == 2
+
+
+@pytest.mark.slow
+def test_networks_trained_at_the_same_time_go_on_where_they_were_stopped(tmp_path: Path) -> None:
+    folders(tmp_path, (0, 1))
+    told: list[float] = []
+
+    def stop(event: Event) -> None:
+        if event.stage == "train" and "networks" in event.values:
+            told.append(event.done)
+            if event.values["networks"] == "1/3":
+                raise Cancelled
+
+    with pytest.raises(Cancelled):
+        train_ensemble(tmp_path / "b.safetensors", 3, 2, progress=stop)
+    assert told[0] == 0
+    assert 33 <= told[-1] < 100
+    again = train_ensemble(tmp_path / "b.safetensors", 3, 2, resume=True)
+    assert again.read_bytes() == train_ensemble(tmp_path / "a.safetensors", 3, 1).read_bytes()
 
 
 def test_an_image_unlike_those_of_training_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,16 +48,18 @@ def learn(
         The model, and the training curves of every channel's first network.
     """
     task: Any = registry.load("tasks", config.task_name)
-    images, fits = _fitted(task, stacks, targets, config, progress)
     channels, histories = [], []
     settled, trained = config, list[Trained]()
-    for c, (sources, fit) in enumerate(zip(images, fits, strict=True)):
+    for c, (sources, fit) in enumerate(lessons(stacks, config, targets=targets, progress=progress)):
         if not (trained and sources[0].together):
             trained = []
             for m in range(members):
-                checkpoint = folder / f"checkpoint_channel{c}_member{m}.safetensors"
-                given: dict[str, Any] = {"checkpoint": checkpoint, "device": device, "progress": progress}
-                trained.append(train(task, sources, fit, settled, member=m, **given))
+                trained.append(
+                    train(
+                        task, sources, fit, settled,
+                        member=m, checkpoint=checkpoint_of(folder, c, m), device=device, progress=progress,
+                    )
+                )  # fmt: skip
                 # What the first network was trained in, by its trial or its checkpoint, holds for all.
                 settled = trained[-1].mode.settle(config)
         kept = tuple(one.last if config.train.keep == "last" else one.best for one in trained)
@@ -84,17 +86,27 @@ def sources_of(stack: Stack, c: int, target: Stack | None = None) -> list[Source
     return [Source(stack, t, c, depths(stack), target) for t in range(stack.size("T"))]
 
 
-def _fitted(
-    task: Any, stacks: Sequence[Stack], targets: Sequence[Stack], config: Config, progress: Progress
-) -> tuple[list[list[Source]], list[Any]]:
-    """Return the time points of every channel, and its fit; where channels are restored together, they know of all."""
+def checkpoint_of(folder: Path, c: int, m: int) -> Path:
+    """Return where the training of a network of a channel, or of all together, is kept."""
+    return folder / f"checkpoint_channel{c}_member{m}.safetensors"
+
+
+Lesson = tuple[list[Source], Any]
+"""The time points of a channel of all stacks, and its fit."""
+
+
+def lessons(
+    stacks: Sequence[Stack], config: Config, *, targets: Sequence[Stack] = (), progress: Progress = silent
+) -> list[Lesson]:
+    """Return what is trained on, of every channel; where they are restored together, each knows of all."""
+    task: Any = registry.load("tasks", config.task_name)
     truths: Sequence[Stack | None] = targets or [None] * len(stacks)
     pairs = list(zip(stacks, truths, strict=True))
     count = stacks[0].size("C")
     images = [[source for stack, target in pairs for source in sources_of(stack, c, target)] for c in range(count)]
     fits = [task.fit(sources, config, progress=progress) for sources in images]
-    if count == 1 or not task.PAIRED or not config.task["joint"]:
-        return images, fits
-    every = list(zip(*images, strict=True))
-    known = [[replace(one, together=all_) for one, all_ in zip(own, every, strict=True)] for own in images]
-    return known, task.join(fits)
+    if task.PAIRED and config.task["joint"] and count > 1:
+        every = list(zip(*images, strict=True))
+        images = [[replace(one, together=all_) for one, all_ in zip(own, every, strict=True)] for own in images]
+        fits = task.join(fits)
+    return list(zip(images, fits, strict=True))

@@ -145,6 +145,9 @@ def train(
     ] = None,
     register: Annotated[bool, typer.Option("--register", help="Shift targets onto their images.")] = False,
     ensemble: Members = 1,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", min=1, help="Networks that are trained at the same time.")
+    ] = 1,
     axes: Axes = None,
     voxel_size: VoxelSize = None,
     channel: ChannelName = None,
@@ -170,6 +173,7 @@ def train(
             targets=targets or (),
             register=register,
             members=ensemble,
+            workers=workers,
             reading=reading_of(axes, voxel_size, channel, surface),
             device=device,
             resume=resume,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deepcontrast import __version__
+import torch
+
+from deepcontrast import __version__, registry
 from deepcontrast.accept import check_paired, check_stacks, choose_device, surfaced
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
@@ -16,12 +18,14 @@ from deepcontrast.jobs.hardware import machine
 from deepcontrast.jobs.images import Reading, list_images
 from deepcontrast.jobs.pairs import open_pairs
 from deepcontrast.jobs.say import Say, describe_stack, looked_at
-from deepcontrast.learning import learn
+from deepcontrast.learning import checkpoint_of, learn, lessons
 from deepcontrast.model import load_model, save_model
 from deepcontrast.output_checks import check_out, partial_folder
-from deepcontrast.progress import Progress, silent
+from deepcontrast.progress import Event, Progress, silent
+from deepcontrast.scale.journal import Record, Shard
+from deepcontrast.scale.runners import Processes, Report, Work
 from deepcontrast.stack import Stack
-from deepcontrast.training import distributed, threads
+from deepcontrast.training import distributed, settle, threads, train
 from deepcontrast.workdir import finish_single, is_done, working
 
 
@@ -33,6 +37,7 @@ def train_images(
     targets: Sequence[Path] = (),
     register: bool = False,
     members: int = 1,
+    workers: int = 1,
     reading: Reading,
     device: str = "auto",
     resume: bool = False,
@@ -42,8 +47,8 @@ def train_images(
 ) -> None:
     """Train a model on images, or on pairs of images and targets, and write its file.
 
-    Where ``torchrun`` started several processes, the first alone writes and speaks; the others need nothing but the
-    images.
+    Several ``workers``, local processes, train as many networks at the same time and share the threads. Where
+    ``torchrun`` started several processes, the first alone writes and speaks; the others need nothing but the images.
     """
     if out.suffix != ".safetensors":
         raise InputError(f"output '{out}' must end in .safetensors")
@@ -54,6 +59,8 @@ def train_images(
     inputs = [*paths, *targets]
     images = _Images(paths, targets, reading, register)
     with distributed.joined(where):
+        if workers > 1 and distributed.size() > 1:
+            raise InputError("torchrun trains one network with all processes, --workers one with each; leave one out")
         if distributed.rank():
             _train_along(images, out, config, members=members, device=where)
             return
@@ -73,13 +80,16 @@ def train_images(
                 say(f"'{out}' is complete already; nothing to do")
                 distributed.shared(0)
                 return
+        began = machine(where)
+        began["threads"] = max(1, began["threads"] // workers)
         with (
-            working(
-                out, job, resume=resume, overwrite=overwrite, inputs=inputs, folder=False, machine=machine(where)
-            ) as work,
+            working(out, job, resume=resume, overwrite=overwrite, inputs=inputs, folder=False, machine=began) as work,
             threads(distributed.shared(work.machine["threads"])),
         ):
             placed = images.place(stacks, say)
+            if workers > 1:
+                order = _Networks(images, config, members, where, work.path.resolve(), work.machine["threads"])
+                order.train(placed, truths, workers, progress)
             model, _ = learn(
                 placed, config, targets=truths, members=members, device=where, folder=work.path,
                 fingerprints=prints, progress=progress,
@@ -121,6 +131,58 @@ class _Images:
             for line in looked_at(Path(stack.source).name, stack, why):
                 say(line)
         return [stack for stack, _ in placed]
+
+
+@dataclass(frozen=True)
+class _Networks:
+    """Networks that processes train at the same time, each to its checkpoint; it can be pickled."""
+
+    images: _Images
+    config: Config
+    members: int
+    device: str
+    folder: Path
+    threads: int
+
+    def train(self, stacks: Sequence[Stack], targets: Sequence[Stack], workers: int, progress: Progress) -> None:
+        """Train all of them, so many at a time."""
+        channels = lessons(stacks, self.config, targets=targets, progress=progress)
+        count = self.members * (1 if channels[0][0][0].together else len(channels))
+        task: Any = registry.load("tasks", self.config.task_name)
+        first = checkpoint_of(self.folder, 0, 0)
+        settled = settle(task, *channels[0], self.config, checkpoint=first, device=self.device, progress=progress)
+        done = 0
+
+        def tell(shares: Mapping[Shard, float]) -> None:
+            # All of it is done when the last network is.
+            percent = min(99, int(100 * (done + sum(shares.values())) / count))
+            progress(Event("train", percent, 100, {"networks": f"{done}/{count}"}))
+
+        with Processes(min(workers, count)).open(replace(self, config=settled)) as run:
+            for _ in run([("network", n) for n in range(count)], tell):
+                done += 1
+
+    def __call__(self) -> Work:
+        torch.set_num_threads(self.threads)
+        _, stacks, targets = self.images.open(_unsaid)
+        channels = lessons(self.images.place(stacks, _unsaid), self.config, targets=targets)
+        task: Any = registry.load("tasks", self.config.task_name)
+
+        def work(shard: Shard, report: Report) -> Record:
+            c, m = divmod(shard[1], self.members)
+
+            def progress(event: Event) -> None:
+                if event.stage == "train" and event.total:
+                    report(event.done / event.total)
+
+            checkpoint = checkpoint_of(self.folder, c, m)
+            train(
+                task, *channels[c], self.config,
+                member=m, checkpoint=checkpoint, device=self.device, progress=progress,
+            )  # fmt: skip
+            return {}
+
+        return work
 
 
 def _unsaid(line: str) -> None:

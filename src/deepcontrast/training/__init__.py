@@ -5,7 +5,7 @@
 """
 
 from deepcontrast.training.learner import initialise
-from deepcontrast.training.loop import Trained, learning_rate, threads, train, validate
+from deepcontrast.training.loop import Trained, learning_rate, settle, threads, train, validate
 from deepcontrast.training.mode import Mode
 
-__all__ = ["Mode", "Trained", "initialise", "learning_rate", "threads", "train", "validate"]
+__all__ = ["Mode", "Trained", "initialise", "learning_rate", "settle", "threads", "train", "validate"]

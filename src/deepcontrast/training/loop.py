@@ -23,7 +23,7 @@ from deepcontrast.training import checkpoint as checkpoints
 from deepcontrast.training import distributed
 from deepcontrast.training.checkpoint import on_processor, weights
 from deepcontrast.training.learner import Learner, new_learner, seed_of, set_rate
-from deepcontrast.training.mode import Forward, Mode, choose_mode, forward_of, work_out
+from deepcontrast.training.mode import Forward, Mode, choose_mode, forward_of, is_tried, work_out
 from deepcontrast.training.step import WARM_UP, capture, step_of
 
 READ_EVERY = 50
@@ -92,6 +92,29 @@ def train(
         learner = new_learner(task, fit, config, member=member, device=device)
         best = weights(learner.net) if saved is None else checkpoints.restore(learner, saved.tensors)
         return _go_on(learner, sources, best, state, checkpoint, progress)
+
+
+def settle(
+    task: Task,
+    sources: Sequence[Source],
+    fit: Any,
+    config: Config,
+    *,
+    checkpoint: Path | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Config:
+    """Return the settings with the precision that networks are trained in, see :func:`train`, for all of an ensemble.
+
+    It is that which the first network's checkpoint was begun in, or what a trial finds where a trial decides.
+    """
+    saved = checkpoints.read(checkpoint)
+    if saved is not None and saved.state["mode"] is not None:
+        return Mode(**saved.state["mode"]).settle(config)
+    if not is_tried(config, device):
+        return config
+    learner = new_learner(task, fit, config, member=0, device=device)
+    return choose_mode(learner, next(_rounds(learner, sources, 0))[1], progress).settle(config)
 
 
 def _go_on(

@@ -54,9 +54,14 @@ def choose_mode(learner: Learner, bank: Bank, progress: Progress) -> Mode:
         return Mode(wanted, compiled=True)
     if wanted != "auto":
         return Mode(wanted)
-    if not has_bfloat16(learner.device):
+    if not is_tried(learner.config, learner.device):
         return Mode("float32")
     return distributed.shared(_tried(learner, example(learner, bank)[:TRIED], progress))
+
+
+def is_tried(config: Config, device: str) -> bool:
+    """Return whether a trial decides on the precision."""
+    return config.train.precision == "auto" and not device.startswith("cuda") and has_bfloat16(device)
 
 
 def work_out(learner: Learner, bank: Bank, mode: Mode, progress: Progress) -> tuple[Forward, Mode]:
