@@ -71,7 +71,7 @@ class Restorer:
 
         Returns:
             ``"mean"``; ``"scale"``, the absolute error that is expected of it; ``"lower"`` and ``"upper"``, the bounds
-            of a 90 % interval; ``"disagreement"`` of the networks, from 0 to 1.
+            of a 90 % interval; ``"entropy"``, in nats; ``"disagreement"`` of the networks, from 0 to 1.
 
         Raises:
             InputError: the model was trained with another loss.

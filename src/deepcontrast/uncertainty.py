@@ -13,7 +13,7 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
-MAPS = ("scale", "lower", "upper", "disagreement")
+MAPS = ("scale", "lower", "upper", "entropy", "disagreement")
 """What there is to know of every voxel beside its mean, see :func:`mixture`."""
 
 INTERVAL = 0.9
@@ -43,7 +43,7 @@ def mixture(means: Tensor, scales: Tensor) -> Mapping[str, Tensor]:
     Returns:
         All of the shape of one member: ``"mean"``; ``"scale"``, the absolute error that is expected of the mean, which
         of a single distribution is its scale; ``"lower"`` and ``"upper"``, between which the truth is expected with a
-        probability of ``INTERVAL``; ``"disagreement"``, see :func:`disagreement`.
+        probability of ``INTERVAL``; ``"entropy"`` and ``"disagreement"``, see the functions of these names.
     """
     pieces = (torch.split(one.reshape(len(one), -1), CHUNK, dim=1) for one in (means, scales))
     parts = [_described(*piece) for piece in zip(*pieces, strict=True)]
@@ -53,12 +53,14 @@ def mixture(means: Tensor, scales: Tensor) -> Mapping[str, Tensor]:
 def _described(means: Tensor, scales: Tensor) -> dict[str, Tensor]:
     mean = means.mean(0)
     away = (means - mean).abs()
+    differs = disagreement(means, scales)
     return {
         "mean": mean,
         "scale": (away + scales * (-away / scales).exp()).mean(0),
         "lower": quantile(means, scales, (1 - INTERVAL) / 2),
         "upper": quantile(means, scales, (1 + INTERVAL) / 2),
-        "disagreement": disagreement(means, scales),
+        "entropy": _entropy(scales, differs),
+        "disagreement": differs,
     }
 
 
@@ -78,8 +80,12 @@ def disagreement(means: Tensor, scales: Tensor) -> Tensor:
 
 def entropy(means: Tensor, scales: Tensor) -> Tensor:
     """Return the entropy of the mixture of members (M, ...), in nats, of the unit that the means are in."""
-    own = (1 + (2 * scales).log()).mean(0)
-    return own + math.log(len(means)) * disagreement(means, scales)
+    return _entropy(scales, disagreement(means, scales))
+
+
+def _entropy(scales: Tensor, differs: Tensor) -> Tensor:
+    """Return the entropy of a mixture: the mean of its members' own, and what they disagree."""
+    return (1 + (2 * scales).log()).mean(0) + math.log(len(scales)) * differs
 
 
 def quantile(means: Tensor, scales: Tensor, probability: float) -> Tensor:

@@ -195,7 +195,7 @@ def predict(
         str, typer.Option("--norm", metavar="image|stored", help="Normalise as in training, or by stored numbers.")
     ] = "image",
     uncertainty: Annotated[
-        bool, typer.Option("--uncertainty", help="Also write scale, bounds and disagreement, beside every result.")
+        bool, typer.Option("--uncertainty", help="Also write scale, bounds, entropy and disagreement, beside results.")
     ] = False,
     movie: Annotated[
         bool, typer.Option("--movie", help="Also write a movie of images that are as likely as the result.")
