@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from csbdeep.data import PadAndCropResizer
+from csbdeep.internals.predict import tile_iterator
+from csbdeep.utils import axes_check_and_normalize
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from deepcontrast import registry
+from deepcontrast.errors import InputError
 from deepcontrast.nets.unet import halo
+from deepcontrast.stack import parse_axes
 from deepcontrast.tiles import best_core, halved, layout, padded_shape, rim, split, tiles, up
 from deepcontrast.training import initialise
 
@@ -140,3 +146,42 @@ def test_without_bias_the_network_is_homogeneous(residual: bool) -> None:
     initialise(net, torch.Generator().manual_seed(1))
     x = torch.rand(1, 1, 16, 16, dtype=torch.float64)
     torch.testing.assert_close(net(3.7 * x), 3.7 * net(x))
+
+
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 100])
+@pytest.mark.parametrize("step", [1, 4, 16])
+def test_an_image_becomes_as_long_as_csbdeep_makes_it(length: int, step: int) -> None:
+    theirs = PadAndCropResizer(mode="edge").before(np.zeros((length, 48)), "YX", (step, step))
+    assert padded_shape((length, 48), (step, step)) == theirs.shape
+
+
+@pytest.mark.parametrize(("depth", "kernel", "enough"), [(1, 3, 0), (2, 3, 0), (2, 5, 0), (2, 3, 3)])
+def test_tiles_of_csbdeep_with_our_halo_equal_the_whole(depth: int, kernel: int, enough: int) -> None:
+    step = 2**depth
+    image = torch.from_numpy(np.random.default_rng(depth).normal(size=(32 * step, 40 * step)).astype(np.float32))
+    net = net_of("unet", depth, kernel)
+    blocks = up(halo(depth, kernel), step) // step - enough
+    result = np.empty(image.shape, np.float32)
+    count = 0
+    with torch.inference_mode():
+        whole = net(image[None, None])[0, 0].numpy()
+        for tile, inner, place in tile_iterator(image.numpy(), (2, 3), (step, step), (blocks, blocks)):
+            result[place] = net(torch.from_numpy(tile.copy())[None, None])[0, 0].numpy()[inner]
+            count += 1
+    assert count > 1
+    # Three blocks less are not enough: the comparison can fail.
+    assert (np.abs(result - whole).max() < 1e-5) == (enough == 0)
+
+
+@pytest.mark.parametrize("axes", ["YX", "ZYX", "CZYX", "TCZYX", "XYZ", "YY", "QYX", "ZYXC", "ZYX?"])
+def test_axes_that_csbdeep_refuses_are_refused(axes: str) -> None:
+    def accepts(check: Callable[..., object], error: type[Exception]) -> bool:
+        try:
+            check(axes, len(axes))
+        except error:
+            return False
+        return True
+
+    theirs, ours = accepts(axes_check_and_normalize, ValueError), accepts(parse_axes, InputError)
+    # Ours have one order.
+    assert ours == (theirs and axes == "".join(axis for axis in "TCZYX" if axis in axes))
