@@ -5,7 +5,7 @@
 PYTHON is the interpreter of an environment with `csbdeep tensorflow-cpu tensorboard`, or with `careamics`. The pairs
 are planes of simulated tissue, 20 photons at the brightest structures against 2,000; or, where a folder of W2S is
 given, its frames against means of 400. All train a U-Net of depth 2, 32 features and 3 x 3 convolutions with a
-residual connection and without batch norm, on 3,000 batches of 16 patches of 64 x 64 px, with Adam at 4e-4 that is
+residual connection and without batch norm, on 2,000 batches of 16 patches of 64 x 64 px, with Adam at 4e-4 that is
 halved after ten epochs of 100 steps without a better validation, and the mean absolute error. All else is as each
 does it by default:
 
@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-EPOCHS, STEPS, BATCH, PATCH, RATE, DEPTH, FEATURES = 30, 100, 16, 64, 4e-4, 2, 32
+EPOCHS, STEPS, BATCH, PATCH, RATE, DEPTH, FEATURES = 20, 100, 16, 64, 4e-4, 2, 32
 SHAPE = (25, 256, 256)
 LOW, HIGH = 20.0, 2000.0
 SEEDS = {"train": (300, 301, 302, 303), "validation": (310,), "test": (320, 321)}

@@ -15,7 +15,7 @@ from deepcontrast.calibration import Calibration, best_factor, covered, distance
 from deepcontrast.config import Config
 from deepcontrast.joined import given
 from deepcontrast.patches import squares, validation_places
-from deepcontrast.prediction import predict_apart
+from deepcontrast.prediction import make_plan, predict_apart
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.task import Source
 from deepcontrast.uncertainty import INTERVAL, disagreement
@@ -101,12 +101,16 @@ def trust(
     places = validation_places(sources, squares(sources, fit.held_out), fit.patch)
     squares_of = [(i, (slice(z, z + 1), slice(y, y + fit.patch), slice(x, x + fit.patch))) for i, z, y, x in places]
     fits = {i: task.of_pair(fit, sources[i]) for i in sorted({i for i, _ in squares_of})}
+    step = task.geometry(nets[0], fit, config).step[0]
     found = []
     for n, (i, box) in enumerate(squares_of):
         source, own = sources[i], fits[i]
         volumes = [task.cleaned(one.frame, own, one.survey) for one in source.together or (source,)]
         volume = given(source.c if source.together else 0, len(volumes), volumes.__getitem__)
-        means, scales = predict_apart(task, nets, volume, own, config, box=box, device=device)
+        # A tile is no larger than a square: all of it is computed.
+        block = (step, fit.patch, fit.patch)
+        plan = make_plan(task, nets[:1], volume.shape, own, config, device=device, block=block, uncertain=True)
+        means, scales = predict_apart(task, nets, volume, own, config, box=box, plan=plan, device=device)
         target = source.truth[box].astype(np.float32) if task.PAIRED else None
         found.append(_Square(torch.from_numpy(means), torch.from_numpy(scales), target, source.valid(box), own))
         progress(Event("trust", n + 1, len(squares_of)))

@@ -181,13 +181,16 @@ def predict_apart(
     config: Config,
     *,
     box: Slices | None = None,
+    plan: Plan | None = None,
     device: str = "cpu",
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return mean and scale (M, Z, Y, X) that each network predicts by itself; see :func:`predict_pass`."""
     shape = [int(n) for n in volume.shape] if box is None else [part.stop - part.start for part in box]
     means, scales = (np.empty((len(nets), *shape), np.float32) for _ in range(2))
     for net, mean, scale in zip(nets, means, scales, strict=True):
-        predict_pass(task, [net], volume, fit, config, out=mean, beside={"scale": scale}, box=box, device=device)
+        predict_pass(
+            task, [net], volume, fit, config, out=mean, beside={"scale": scale}, box=box, plan=plan, device=device
+        )
     return means, scales
 
 
