@@ -7,7 +7,7 @@ C3). One ensemble learns from all levels of some volumes, with the Laplace loss;
 form of CARE's supplementary table 2: NRMSE and SSIM of input, network and non-local means tuned on the test images, and
 beside it the same by depth (supplementary figure S2). Then the calibration of M = 1, 2, ... networks at the distances
 of the supplement's section 3, how many truths lie in the 90 % interval (in all, in the brightest tenth of the truth, by
-level), and how well the mean disagreement of tiles of 16 x 16 px tells nuclei and filaments, and a fainter exposure,
+level), and how well the mean disagreement of tiles of 32 x 32 px tells nuclei and filaments, and a fainter exposure,
 from the tissue that was learned (area under the ROC curve).
 """
 
@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 from skimage.restoration import denoise_nl_means
 
 from deepcontrast import registry
-from deepcontrast.calibration import covered, distances, reliability
+from deepcontrast.calibration import NONE, covered, distances, reliability
 from deepcontrast.learning import learn
 from deepcontrast.metrics.nrmse import nrmse
 from deepcontrast.metrics.ssim import ssim
 from deepcontrast.model import Model, load_model, save_model
 from deepcontrast.prediction import predict_apart
+from deepcontrast.recalibration import Recalibration
 from deepcontrast.recipe import load_recipe
 from deepcontrast.scale.members import normed, open_members, own_norms
 from deepcontrast.stack import Stack
@@ -146,7 +147,7 @@ def denoising(found: Sequence[Restored]) -> Iterable[str]:
     yield from deep
 
 
-def calibration(found: Sequence[Restored], factor: float) -> Iterable[str]:
+def calibration(found: Sequence[Restored], right: Recalibration) -> Iterable[str]:
     """Yield the calibration of the first networks, in the range of the truth, and what the interval holds."""
     means, scales, truth = [], [], []
     for one in found:
@@ -158,23 +159,25 @@ def calibration(found: Sequence[Restored], factor: float) -> Iterable[str]:
     mean, scale = (torch.from_numpy(np.concatenate(arrays, 1)) for arrays in (means, scales))
     true = torch.from_numpy(np.concatenate(truth))
     at = distances(mean, true, [SMALL])
-    yield f"| M | scales | {' | '.join(f'ECE at {d:.4f}' for d in at)} | bins | in the 90 % interval |"
+    yield f"| M | distributions | {' | '.join(f'ECE at {d:.4f}' for d in at)} | bins | in the 90 % interval |"
     yield "|---" * (4 + len(at)) + "|"
+    # Those of the ensemble are multiplied in prediction.
+    scale = scale / right.factor
     for count in range(1, len(mean) + 1):
-        for name, by in (("as trained", 1 / factor), (f"x {factor:.2f}", 1.0)):
-            some = mean[:count], scale[:count] * by
-            diagrams = [reliability(*some, true, d) for d in at]
+        for name, what in (("as trained", NONE), ("set right", right)):
+            some = mean[:count], scale[:count], true
+            diagrams = [reliability(*some, d, what) for d in at]
             bins = min(sum(share > 0.001 for share in one.share) for one in diagrams)
             cells = " | ".join(f"{one.error:.2%}" for one in diagrams)
-            yield f"| {count} | {name} | {cells} | {bins} | {covered(*some, true, 0.9):.1%} |"
+            yield f"| {count} | {name} | {cells} | {bins} | {covered(*some, what):.1%} |"
     bright = true >= torch.quantile(true[:: max(1, len(true) // 10**6)], 0.9)
     yield ""
-    inside = covered(mean[:, bright], scale[:, bright], true[bright], 0.9)
+    inside = covered(mean[:, bright], scale[:, bright], true[bright], right)
     yield f"brightest tenth of the truth: {inside:.1%} in the 90 % interval"
     size = len(true) // len(found)
     for level in LEVELS:
         part = torch.cat([torch.arange(n * size, (n + 1) * size) for n, one in enumerate(found) if one.level == level])
-        yield f"{level}: {covered(mean[:, part], scale[:, part], true[part], 0.9):.1%} in the 90 % interval"
+        yield f"{level}: {covered(mean[:, part], scale[:, part], true[part], right):.1%} in the 90 % interval"
 
 
 def tiles(differs: Volume) -> NDArray[np.float64]:
@@ -224,7 +227,9 @@ def main() -> None:
         model = trained(given.folder, seed, given.members, given.settings)
         found = tested(model)
         print(f"\nseed {seed}, {given.members} networks {' '.join(given.settings)}\n")
-        for lines in (denoising(found), calibration(found, model.channels[0].fit["widened"]), trusted(model, found)):
+        fit = model.channels[0].fit
+        right = Recalibration(fit["widened"], tuple(fit["levels"]))
+        for lines in (denoising(found), calibration(found, right), trusted(model, found)):
             for line in lines:
                 print(line, flush=True)
             print()

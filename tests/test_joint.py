@@ -10,10 +10,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from deepcontrast.accept import check_pairs
 from deepcontrast.calibration import Calibration
-from deepcontrast.errors import Cancelled
+from deepcontrast.cli import run
+from deepcontrast.errors import Cancelled, InputError
 from deepcontrast.io import open_stack, write_stack
 from deepcontrast.jobs.images import Reading
+from deepcontrast.jobs.info import describe
 from deepcontrast.jobs.predict import predict_images, predict_maps, predict_stack
 from deepcontrast.learning import learn
 from deepcontrast.model import Model, load_model, save_model
@@ -158,18 +161,64 @@ def test_several_passes_are_of_all_channels(tmp_path: Path) -> None:
     np.testing.assert_allclose(open_stack(tmp_path / "out.tif").array[:], twice.array, rtol=1e-4, atol=1e-3)
 
 
-def test_empty_voxels_of_one_channel_weigh_nothing_in_all(tmp_path: Path) -> None:
-    image, target = pair(0)
+def with_holes(image: Stack) -> Stack:
+    """Return the image without light in two planes and a border of its second channel."""
     array = np.array(image.array)
-    array[1, :, :, :20] = array[1].min() - 1
+    array[1, :, :, :9] = array[1, :2] = array[1].min() - 1
+    return replace(image, array=array)
+
+
+def test_what_one_channel_lacks_weighs_nothing_in_all() -> None:
+    image, target = pair(0)
     config = settled("task.joint=true")
-    together = tuple(Source(replace(image, array=array), 0, c, np.arange(6.0), target) for c in range(2))
+    together = tuple(Source(with_holes(image), 0, c, np.arange(6.0), target) for c in range(2))
     source = replace(together[0], together=together)
     fit = denoise.join([denoise.fit([one], config) for one in together])[0]
     bank = denoise.prepare([source], fit, config, seed=0, round=0)
     weight = bank.images["weight"].reshape(6, *image.array.shape[-2:])
-    assert not weight[..., :20].any()
-    assert weight[..., 20:].all()
+    assert not weight[:2].any()
+    assert not weight[..., :9].any()
+    assert weight[2:, :, 9:].all()
+    assert (bank.validation["weight"].mean((1, 2, 3)) > 0.5).all()
+
+
+def test_what_one_channel_lacks_is_restored_in_none(ensemble: Model, tmp_path: Path) -> None:
+    image = with_holes(pair(7)[0])
+    write_stack(tmp_path / "image.tif", image)
+    save_model(tmp_path / "model.safetensors", ensemble)
+    predict_images(
+        [tmp_path / "model.safetensors"], [tmp_path / "image.tif"], tmp_path / "out.tif",
+        uncertainty=True, reading=Reading(), dtype="float32", device="cpu",
+    )  # fmt: skip
+    whole = predict_maps([ensemble], image, uncertainty=True)
+    hole = np.zeros(image.array.shape, bool)
+    hole[:, :2] = hole[..., :9] = True
+    for name, file in (("mean", "out.tif"), ("scale", "out.scale.tif")):
+        written = np.asarray(open_stack(tmp_path / file).array[:])
+        np.testing.assert_allclose(written, np.asarray(whole[name].array), rtol=1e-4, atol=1e-3)
+        if name == "mean":
+            np.testing.assert_allclose(written[hole], np.asarray(image.array)[hole], rtol=1e-5)
+            assert (written[~hole] != np.asarray(image.array)[~hole]).any()
+        else:
+            np.testing.assert_array_equal(np.isnan(written), hole)
+
+
+def test_other_channels_are_refused_or_told_of(
+    ensemble: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, target = pair(7)
+    save_model(tmp_path / "m.safetensors", ensemble)
+    turned = replace(image, channels=("lit", "dark"))
+    write_stack(tmp_path / "turned.ome.tif", turned)
+    write_stack(tmp_path / "one.ome.tif", replace(image, array=image.array[:1], channels=("dark",)))
+    command = ["predict", str(tmp_path / "m.safetensors"), "--out", str(tmp_path / "out.tif"), "--dtype", "float32"]
+    assert run([*command, str(tmp_path / "turned.ome.tif")]) == 0
+    assert "its channels are lit, dark, those of the model dark, lit" in capsys.readouterr().out
+    assert run([*command, str(tmp_path / "one.ome.tif"), "--overwrite"]) == 2
+    assert capsys.readouterr().err.strip().endswith("the model has 2 channels, the image has 1")
+    with pytest.raises(InputError, match="accepted: one order"):
+        check_pairs([image, image], [target, replace(target, channels=("lit", "dark"))])
+    assert sum("the same as of all channels" in line for line in describe(tmp_path / "m.safetensors")) == 2
 
 
 def test_interrupted_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:

@@ -155,12 +155,12 @@ def test_an_image_becomes_as_long_as_csbdeep_makes_it(length: int, step: int) ->
     assert padded_shape((length, 48), (step, step)) == theirs.shape
 
 
-@pytest.mark.parametrize(("depth", "kernel", "enough"), [(1, 3, 0), (2, 3, 0), (2, 5, 0), (2, 3, 3)])
-def test_tiles_of_csbdeep_with_our_halo_equal_the_whole(depth: int, kernel: int, enough: int) -> None:
+@pytest.mark.parametrize(("depth", "kernel", "missing"), [(1, 3, 0), (2, 3, 0), (2, 5, 0), (2, 3, 3)])
+def test_tiles_of_csbdeep_with_our_halo_equal_the_whole(depth: int, kernel: int, missing: int) -> None:
     step = 2**depth
     image = torch.from_numpy(np.random.default_rng(depth).normal(size=(32 * step, 40 * step)).astype(np.float32))
     net = net_of("unet", depth, kernel)
-    blocks = up(halo(depth, kernel), step) // step - enough
+    blocks = up(halo(depth, kernel), step) // step - missing
     result = np.empty(image.shape, np.float32)
     count = 0
     with torch.inference_mode():
@@ -170,7 +170,7 @@ def test_tiles_of_csbdeep_with_our_halo_equal_the_whole(depth: int, kernel: int,
             count += 1
     assert count > 1
     # Three blocks less are not enough: the comparison can fail.
-    assert (np.abs(result - whole).max() < 1e-5) == (enough == 0)
+    assert (np.abs(result - whole).max() < 1e-5) == (missing == 0)
 
 
 @pytest.mark.parametrize("axes", ["YX", "ZYX", "CZYX", "TCZYX", "XYZ", "YY", "QYX", "ZYXC", "ZYX?"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from deepcontrast import registry
 from deepcontrast.compute import heap
 from deepcontrast.config import Config, Train
 from deepcontrast.depth import depths
-from deepcontrast.errors import Cancelled
+from deepcontrast.errors import Cancelled, InputError
 from deepcontrast.progress import Event
 from deepcontrast.recipe import load_recipe
 from deepcontrast.stack import Optics, Stack
@@ -134,6 +135,15 @@ def test_training_ends_where_nothing_gets_better(prepared: Prepared, tmp_path: P
     again = train(task, sources, fit, config, checkpoint=checkpoint)
     assert again.history == found.history
     assert all(torch.equal(again.best[name], found.best[name]) for name in found.best)
+
+
+def test_a_validation_that_is_not_finite_ends_training_in_one_line(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, sources, fit, config = prepared
+    monkeypatch.setattr("deepcontrast.training.loop.validate", lambda *_: math.inf)
+    with pytest.raises(InputError, match="the loss is not finite at step"):
+        train(task, sources, fit, config)
 
 
 def test_memory_goes_back_while_a_bank_is_made(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,13 +17,14 @@ from deepcontrast.config import Config
 from deepcontrast.depth import depths
 from deepcontrast.errors import Cancelled
 from deepcontrast.learning import learn
+from deepcontrast.nets.unet import unet
 from deepcontrast.progress import Event, silent
 from deepcontrast.recipe import load_recipe
 from deepcontrast.stack import Stack
-from deepcontrast.task import Source
+from deepcontrast.task import Bank, Source
 from deepcontrast.training import Mode, train
 from deepcontrast.training.learner import new_learner
-from deepcontrast.training.mode import choose_mode
+from deepcontrast.training.mode import choose_mode, sees_few_planes, work_out
 
 from .conftest import TINY
 
@@ -150,3 +152,18 @@ def test_an_ensemble_is_trained_in_one_precision_and_the_model_says_which(
     assert asdict(Mode("bfloat16")).items() <= dict(model.provenance).items()
     assert model.config == settings("auto")
     assert next(trials), "the second network was tried too"
+
+
+@pytest.mark.parametrize(("planes", "pool_z", "few"), [(4, 1, True), (2, 0, True), (1, 0, False), (3, 0, False)])
+def test_networks_in_space_of_few_planes_are_not_trained_in_bfloat16(planes: int, pool_z: int, few: bool) -> None:
+    net = unet(depth=1, features=2, dims=3, pool_z=pool_z)
+    assert sees_few_planes(net, torch.zeros(2, 1, planes, 16, 16)) == few
+    assert not sees_few_planes(unet(depth=1, features=2), torch.zeros(2, 1, 16, 16))
+    learner: Any = SimpleNamespace(net=net, device="cpu", optimizer=torch.optim.SGD(net.parameters()))
+    heard: list[Event] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deepcontrast.training.mode.example", lambda *_: torch.zeros(2, 1, planes, 16, 16))
+        patch.setattr("deepcontrast.training.mode._probe", lambda *_: None)
+        _, mode = work_out(learner, cast(Bank, None), Mode("bfloat16"), heard.append)
+    assert mode.precision == ("float32" if few else "bfloat16")
+    assert len(heard) == few

@@ -64,6 +64,13 @@ def check_pairs(images: Sequence[Stack], targets: Sequence[Stack]) -> None:
                     check_volume(stack.frame(t, c), stack.source)
     if len({image.size("C") for image in images}) > 1:
         raise InputError("pairs of one experiment must have equal channels")
+    named = [stack for stack in (*images, *targets) if stack.channels]
+    for stack in named[1:]:
+        if sorted(stack.channels) == sorted(named[0].channels) and stack.channels != named[0].channels:
+            raise InputError(
+                f"the channels of '{stack.source}' are {', '.join(stack.channels)}, those of '{named[0].source}' "
+                f"{', '.join(named[0].channels)}; accepted: one order"
+            )
 
 
 def check_stacks(stacks: Sequence[Stack], progress: Progress = silent) -> None:

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from deepcontrast.recalibration import Recalibration
 from deepcontrast.uncertainty import INTERVAL, cumulative, quantile
 
 BINS = 10
@@ -23,11 +23,7 @@ BINS = 10
 RESIDUALS = (0.5, 1.0, 2.0)
 """Distances that calibration is judged at, as multiples of the median absolute error."""
 
-FACTORS = np.geomspace(0.2, 5, 161)
-"""By which scales are multiplied in search of the likeliest."""
-
-SEARCHED = 2**18
-"""Voxels that the search looks at."""
+NONE = Recalibration()
 
 
 @dataclass(frozen=True)
@@ -60,6 +56,7 @@ class Calibration:
     Attributes:
         members: how many networks, the first ones, they are the mixture of.
         factor: by which the scales were multiplied.
+        levels: by which probabilities were replaced, see :class:`deepcontrast.recalibration.Recalibration`.
         diagrams: at several distances, in shares of the range of the truth.
         inside: share of the truth within the interval that ``INTERVAL`` of it should lie in.
     """
@@ -68,6 +65,7 @@ class Calibration:
     factor: float
     diagrams: tuple[Reliability, ...]
     inside: float
+    levels: tuple[float, ...] = NONE.levels
 
     def describe(self) -> str:
         """Return it in words for the user."""
@@ -81,7 +79,8 @@ class Calibration:
         def diagram(of: Mapping[str, Any]) -> Reliability:
             return Reliability(of["distance"], *(tuple(of[name]) for name in ("confidence", "accuracy", "share")))
 
-        return cls(**{**table, "diagrams": tuple(map(diagram, table["diagrams"]))})
+        levels = tuple(table.get("levels", NONE.levels))
+        return cls(**{**table, "diagrams": tuple(map(diagram, table["diagrams"])), "levels": levels})
 
 
 def distances(means: Tensor, truth: Tensor, fixed: Iterable[float] = ()) -> list[float]:
@@ -90,10 +89,21 @@ def distances(means: Tensor, truth: Tensor, fixed: Iterable[float] = ()) -> list
     return [*fixed, *(median * n for n in RESIDUALS)]
 
 
-def reliability(means: Tensor, scales: Tensor, truth: Tensor, distance: float) -> Reliability:
-    """Return accuracy and confidence (equations 3.16, 3.17) of the mixture of members (M, N) against a truth (N,)."""
-    mean = means.mean(0)
-    confidence = cumulative(means, scales, mean + distance) - cumulative(means, scales, mean - distance)
+def reliability(
+    means: Tensor, scales: Tensor, truth: Tensor, distance: float, right: Recalibration = NONE
+) -> Reliability:
+    """Return accuracy and confidence (equations 3.16, 3.17) of the mixture of members (M, N) against a truth (N,).
+
+    Args:
+        means: of the members, as their scales.
+        scales: likewise.
+        truth: in the same unit.
+        distance: from the mixture's mean, in it too.
+        right: what is done to the distributions.
+    """
+    mean, scales = means.mean(0), right.factor * scales
+    above, below = (right.probability(cumulative(means, scales, mean + side * distance)) for side in (1, -1))
+    confidence = above - below
     success = (truth - mean).abs() <= distance
     # Bin k holds what is above k / BINS and at most (k + 1) / BINS.
     bins = ((confidence * BINS).ceil().long() - 1).clamp(0, BINS - 1)
@@ -106,16 +116,7 @@ def reliability(means: Tensor, scales: Tensor, truth: Tensor, distance: float) -
     return Reliability(distance, confidences, accuracies, shares)
 
 
-def covered(means: Tensor, scales: Tensor, truth: Tensor, probability: float) -> float:
-    """Return in what share of the voxels the truth (N,) lies in the central interval of the mixture (M, N)."""
-    low, high = (quantile(means, scales, (1 + side * probability) / 2) for side in (-1, 1))
+def covered(means: Tensor, scales: Tensor, truth: Tensor, right: Recalibration = NONE) -> float:
+    """Return in what share of the voxels the truth (N,) lies in the interval of the mixture (M, N)."""
+    low, high = (quantile(means, right.factor * scales, share) for share in right.bounds)
     return float(((low <= truth) & (truth <= high)).double().mean())
-
-
-def best_factor(means: Tensor, scales: Tensor, truth: Tensor) -> float:
-    """Return by which factor all scales (M, N) must be multiplied for the truth (N,) to be likeliest in the mixture."""
-    step = max(1, truth.numel() // SEARCHED)
-    means, scales, truth = means[:, ::step], scales[:, ::step], truth[::step]
-    away = (truth - means).abs() / scales
-    fits = [float((-away / f - scales.log()).logsumexp(0).mean() - np.log(f)) for f in FACTORS]
-    return float(FACTORS[int(np.argmax(fits))])

@@ -27,7 +27,12 @@ class Joined:
 
     def __getitem__(self, key: Any) -> NDArray[np.float32]:
         """Return a box."""
-        return np.stack([np.asarray(volume[key], np.float32) for volume in self.volumes])
+        first = np.asarray(self.volumes[0][key], np.float32)
+        found = np.empty((len(self.volumes), *first.shape), np.float32)
+        found[0] = first
+        for part, volume in zip(found[1:], self.volumes[1:], strict=True):
+            part[...] = volume[key]
+        return found
 
 
 def own_first(c: int, channels: int) -> list[int]:

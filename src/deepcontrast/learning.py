@@ -70,7 +70,7 @@ def learn(
             for line in trusted.describe():
                 progress(Event("trust", values={"message": line}))
             if trusted.after:
-                fit = replace(fit, widened=trusted.after.factor)
+                fit = replace(fit, widened=trusted.after.factor, levels=trusted.after.levels)
         table, arrays = fit.encode()
         names = stacks[0].channels
         name = names[c] if c < len(names) else str(c)

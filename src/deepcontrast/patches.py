@@ -103,7 +103,7 @@ def validation_places(
         numbers = np.array(
             [n for n in numbers.tolist() if first <= place(n)[1] < len(sources[place(n)[0]].depth) - last], np.int64
         )
-    if not all(source.survey.all_valid for source in sources):
+    if not all(source.all_valid for source in sources):
         if len(numbers) > ASKED:
             numbers = evenly(numbers, 2 * VALIDATION)
         numbers = np.array([n for n in numbers.tolist() if mostly_valid(n)], np.int64)

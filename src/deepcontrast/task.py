@@ -68,16 +68,28 @@ class Source:
     @cached_property
     def survey(self) -> Survey:
         """What one reading of all voxels tells; saturated ones are valid where a target shows what they are."""
+        if self.together:
+            return self.together[self.c].survey
         known = survey(self.frame)
         return known if self.target is None else known.with_saturation()
+
+    @property
+    def all_valid(self) -> bool:
+        """Whether every voxel holds a measurement, in all channels that are restored together."""
+        return all(one.survey.all_valid for one in self.together or (self,))
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
         """Return which voxels of a box (slices of Z, Y, X with start and stop) hold a measurement; ``None``: all do.
 
-        Of a stack larger than ``KEPT`` voxels nothing is kept: it is read again, the box only or its planes.
+        Of channels that are restored together, in all of them. Of a stack larger than ``KEPT`` voxels nothing is kept:
+        it is read again, the box only or its planes.
         """
-        if self.survey.all_valid:
+        if self.all_valid:
             return None
+        if self.together:
+            known = [one.valid(box) for one in self.together]
+            in_all: NDArray[np.bool_] = np.logical_and.reduce([one for one in known if one is not None])
+            return in_all
         kept = self.invalid.codes if self.frame.size <= KEPT else None
         found: NDArray[np.uint8] = codes(self.frame, self.survey, box) if kept is None else kept[box]
         valid: NDArray[np.bool_] = found == 0
@@ -191,6 +203,9 @@ class Task(Protocol):
 
     def of_pair(self, fit: Any, source: Source) -> Any:
         """Return the fit for an image of training with its target, whose grey levels the result will have."""
+
+    def bounds(self, fit: Any) -> tuple[float, float]:
+        """Return which shares of the predicted distribution lie below the bounds of its interval."""
 
     def windowed(self, fit: Any, field: tuple[int, int], y: slice, x: slice) -> Any:
         """Return the fit for a window of the planes, of which an excerpt is."""

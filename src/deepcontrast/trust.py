@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,16 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepcontrast.calibration import Calibration, best_factor, covered, distances, reliability
+from deepcontrast.calibration import Calibration, covered, distances, reliability
 from deepcontrast.config import Config
 from deepcontrast.joined import given
 from deepcontrast.patches import squares, validation_places
 from deepcontrast.prediction import make_plan, predict_apart
 from deepcontrast.progress import Event, Progress, silent
+from deepcontrast.recalibration import Recalibration, recalibrate
 from deepcontrast.task import Source
-from deepcontrast.uncertainty import INTERVAL, disagreement
+from deepcontrast.uncertainty import disagreement
 
-TILE = 16
+TILE = 32
 """Side of the tiles, in pixels, that are trusted or not."""
 
 ORDINARY = 99.0
@@ -39,7 +40,8 @@ class Trust:
         tiles: how many there were.
         before: calibration as trained, of the first network, the first two, and so on; none where the target is not the
             truth.
-        after: of all networks, their scales multiplied by the likeliest factor; ``None`` where that is not wanted.
+        after: of all networks, their distributions set right by all held-out patches; judged on every other one, set
+            right by the rest; ``None`` where that is not wanted.
     """
 
     too_much: float | None
@@ -51,7 +53,10 @@ class Trust:
         """Return it in lines for the user."""
         lines = [f"held-out patches, {_networks(one.members)}: {one.describe()}" for one in self.before]
         if self.after:
-            lines.append(f"scales are multiplied by {self.after.factor:.2f}: {self.after.describe()}")
+            lines.append(
+                f"scales are multiplied by {self.after.factor:.2f} and probabilities set right, by these patches; "
+                f"where that was done by half of them, on the others: {self.after.describe()}"
+            )
         if self.too_much is None:
             return [*lines, "a single network does not disagree: what it does not know cannot be told (--ensemble 5)"]
         return [
@@ -117,7 +122,7 @@ def trust(
     before: tuple[Calibration, ...] = ()
     after: Calibration | None = None
     if task.PAIRED:
-        before, after = _judged(found, recalibrate=config.task["recalibrate"])
+        before, after = _judged(found, recalibrating=config.task["recalibrate"])
     factor = after.factor if after else 1.0
     differs = torch.stack([disagreement(one.means, one.scales * factor) for one in found]).numpy()
     tiles = (_tile_sums(differs) / _tile_sums(np.ones_like(differs))).ravel()
@@ -135,27 +140,37 @@ class _Square:
     fit: Any
 
 
-def _judged(found: Sequence[_Square], *, recalibrate: bool) -> tuple[tuple[Calibration, ...], Calibration | None]:
-    """Return the calibration as trained, of the first networks, and that with all scales multiplied."""
-    means, scales, truth = [], [], []
-    for one in found:
+def _judged(found: Sequence[_Square], *, recalibrating: bool) -> tuple[tuple[Calibration, ...], Calibration | None]:
+    """Return the calibration as trained, of the first networks, and that of all where their distributions are right."""
+    means, scales, truth, odd = [], [], [], []
+    for n, one in enumerate(found):
         known = slice(None) if one.known is None else torch.from_numpy(one.known).flatten()
         norm, count = one.fit.target, len(one.means)
         means.append(norm(one.means.reshape(count, -1)[:, known]))
         scales.append(one.scales.reshape(count, -1)[:, known] / norm.scale)
         truth.append(norm(torch.from_numpy(np.asarray(one.truth)).flatten()[known]))
+        odd.append(torch.full_like(truth[-1], n % 2, dtype=torch.bool))
     mean, scale, true = torch.cat(means, 1), torch.cat(scales, 1), torch.cat(truth)
     low, high = np.percentile(true.numpy(), (0.1, 99.9))
     unit = max(float(high - low), 1e-6)
     mean, scale, true = mean / unit, scale / unit, true / unit
 
-    def judged(count: int, factor: float) -> Calibration:
-        some = mean[:count], scale[:count] * factor
-        diagrams = tuple(reliability(*some, true, d) for d in distances(mean, true, [SMALL]))
-        return Calibration(count, factor, diagrams, covered(*some, true, INTERVAL))
+    at = distances(mean, true, [SMALL])
 
-    before = tuple(judged(count, 1.0) for count in range(1, len(mean) + 1))
-    return before, judged(len(mean), best_factor(mean, scale, true)) if recalibrate else None
+    def judged(count: int, right: Recalibration, on: Tensor | slice) -> Calibration:
+        some = mean[:count, on], scale[:count, on], true[on]
+        diagrams = tuple(reliability(*some, d, right) for d in at)
+        return Calibration(count, right.factor, diagrams, covered(*some, right), right.levels)
+
+    before = tuple(judged(count, Recalibration(), slice(None)) for count in range(1, len(mean) + 1))
+    if not recalibrating:
+        return before, None
+    right = recalibrate(mean, scale, true)
+    others = torch.cat(odd)
+    if not others.any():
+        return before, judged(len(mean), right, slice(None))
+    after = judged(len(mean), recalibrate(mean[:, ~others], scale[:, ~others], true[~others]), others)
+    return before, replace(after, factor=right.factor, levels=right.levels)
 
 
 def area_beyond(image: NDArray[np.float32], too_much: float) -> tuple[int, int]:

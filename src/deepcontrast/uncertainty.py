@@ -33,12 +33,17 @@ HALVINGS = 24
 """Of the bracket of a quantile."""
 
 
-def mixture(means: Tensor, scales: Tensor) -> Mapping[str, Tensor]:
+BOUNDS = (1 - INTERVAL) / 2, (1 + INTERVAL) / 2
+"""Shares of a distribution below the bounds of its central interval."""
+
+
+def mixture(means: Tensor, scales: Tensor, bounds: tuple[float, float] = BOUNDS) -> Mapping[str, Tensor]:
     """Return what an equal mixture of Laplace distributions says of every voxel.
 
     Args:
         means: of the members (M, ...), in any unit.
         scales: likewise, above 0, in the same unit.
+        bounds: shares of the mixture that lie below the bounds of the interval.
 
     Returns:
         All of the shape of one member: ``"mean"``; ``"scale"``, the absolute error that is expected of the mean, which
@@ -46,19 +51,19 @@ def mixture(means: Tensor, scales: Tensor) -> Mapping[str, Tensor]:
         probability of ``INTERVAL``; ``"entropy"`` and ``"disagreement"``, see the functions of these names.
     """
     pieces = (torch.split(one.reshape(len(one), -1), CHUNK, dim=1) for one in (means, scales))
-    parts = [_described(*piece) for piece in zip(*pieces, strict=True)]
+    parts = [_described(mean, scale, bounds) for mean, scale in zip(*pieces, strict=True)]
     return {name: torch.cat([part[name] for part in parts]).reshape(means.shape[1:]) for name in parts[0]}
 
 
-def _described(means: Tensor, scales: Tensor) -> dict[str, Tensor]:
+def _described(means: Tensor, scales: Tensor, bounds: tuple[float, float]) -> dict[str, Tensor]:
     mean = means.mean(0)
     away = (means - mean).abs()
     differs = disagreement(means, scales)
     return {
         "mean": mean,
         "scale": (away + scales * (-away / scales).exp()).mean(0),
-        "lower": quantile(means, scales, (1 - INTERVAL) / 2),
-        "upper": quantile(means, scales, (1 + INTERVAL) / 2),
+        "lower": quantile(means, scales, bounds[0]),
+        "upper": quantile(means, scales, bounds[1]),
         "entropy": _entropy(scales, differs),
         "disagreement": differs,
     }

@@ -16,8 +16,10 @@ def describe(path: Path) -> list[str]:
         model = load_model(path)
         lines = [f"{path}: model of task {model.task}, recipe {model.config.recipe}"]
         for channel in model.channels:
-            count = sum(t.numel() for t in channel.members[0].values())
-            lines.append(f"  channel {channel.name}: {len(channel.members)} networks of {count} weights")
+            count, networks = sum(t.numel() for t in channel.members[0].values()), len(channel.members)
+            own = "network" if networks == 1 else "networks"
+            same = ", the same as of all channels" if channel.fit.get("together") else ""
+            lines.append(f"  channel {channel.name}: {networks} {own} of {count} weights{same}")
             if channel.trust is not None:
                 lines += [f"    {line}" for line in Trust.decode(channel.trust).describe()]
         return lines + [f"  {key}: {value}" for key, value in sorted(model.provenance.items())]

@@ -16,7 +16,7 @@ from deepcontrast import registry
 from deepcontrast.model import Model
 from deepcontrast.normalize import Norm
 from deepcontrast.prediction import predict_apart
-from deepcontrast.scale.members import normed, open_members, shown
+from deepcontrast.scale.members import normed, open_members, volumes_for
 from deepcontrast.stack import Stack
 from deepcontrast.uncertainty import draw
 from deepcontrast.valid import Survey
@@ -65,7 +65,7 @@ def write_movie(
     z = planes // 2
     y, x = (slice((n - min(n, SIDE)) // 2, (n - min(n, SIDE)) // 2 + min(n, SIDE)) for n in field)
     box = (slice(z, z + 1), y, x)
-    [volume] = shown(task, [member], 0, lambda one, n: task.cleaned(stack.frame(0, n), one.fit, surveys[0, n]))
+    [volume] = volumes_for(task, [member], 0, lambda one, n: task.cleaned(stack.frame(0, n), one.fit, surveys[0, n]))
     found = predict_apart(task, member.nets, volume, member.fit, member.config, box=box, device=device)
     means, scales = (torch.from_numpy(one[:, 0]) for one in found)
     generator = torch.Generator().manual_seed(seed)

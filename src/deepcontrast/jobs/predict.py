@@ -37,7 +37,8 @@ from deepcontrast.scale.members import (
     open_members,
     own_norms,
     restore,
-    shown,
+    unmeasured,
+    volumes_for,
 )
 from deepcontrast.scale.predict_shards import (
     Restoration,
@@ -48,7 +49,7 @@ from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Stack
 from deepcontrast.training import threads
 from deepcontrast.uncertainty import MAPS
-from deepcontrast.valid import Survey, invalid_of, survey
+from deepcontrast.valid import Survey, survey
 from deepcontrast.workdir import begun_on, finish_single, is_done, remove, working
 
 MOVIE = "movie"
@@ -225,7 +226,7 @@ def _predict_image(
     }
     surveys = surveys_of(stack, progress, say, paired=registry.load("tasks", order.models[0].task).PAIRED)
     norms = norms_of(order.models, stack, surveys, order.norm, say)
-    for line in _unlike(order.models, stack, surveys):
+    for line in [*_other_channels(order.models, stack), *_unlike(order.models, stack, surveys)]:
         say(f"warning: {file.name}: {line}")
     inputs = [*order.paths, file]
     with working(target, job, resume=resume, overwrite=overwrite, inputs=inputs, folder=False, machine=begun) as work:
@@ -276,6 +277,17 @@ def _unlike(models: Sequence[Model], stack: Stack, surveys: Mapping[tuple[int, i
     for model in models:
         for c, channel in enumerate(model.channels):
             lines += task.unlike(task.Fit.decode(channel.fit, channel.arrays), stack.frame(0, c), surveys[0, c])
+    return list(dict.fromkeys(lines))
+
+
+def _other_channels(models: Sequence[Model], stack: Stack) -> list[str]:
+    """Return in words where an image has channels of other names than the models, or in another order."""
+    lines = []
+    for model in models:
+        names = tuple(channel.name for channel in model.channels)
+        unnamed = names == tuple(map(str, range(len(names))))
+        if stack.channels and not unnamed and stack.channels != names:
+            lines.append(f"its channels are {', '.join(stack.channels)}, those of the model {', '.join(names)}")
     return list(dict.fromkeys(lines))
 
 
@@ -382,8 +394,8 @@ def predict_maps(
     channels = range(stack.size("C"))
     opened = [open_members(task, models, c, device) for c in channels]
     for t in range(stack.size("T")):
-        surveys = [_surveyed(task, stack, t, c) for c in channels]
-        norms = [own_norms(task, opened[c], stack.frame(t, c), surveys[c], norm) for c in channels]
+        surveys = {(t, c): _surveyed(task, stack, t, c) for c in channels}
+        norms = [own_norms(task, opened[c], stack.frame(t, c), surveys[t, c], norm) for c in channels]
         fitted = [normed(task, opened[c], norms, c) for c in channels]
         found: list[dict[str, NDArray[np.float32]]] = []
         for k in range(1, iterations + 1):
@@ -391,17 +403,18 @@ def predict_maps(
             volume = partial(_volume, task, stack, t, surveys, [maps["mean"] for maps in found])
             found = [
                 restore(
-                    task, fitted[c], shown(task, fitted[c], c, volume),
+                    task, fitted[c], volumes_for(task, fitted[c], c, volume),
                     device=device, report=told, uncertain=uncertainty,
                 )[0]
                 for c in channels
             ]  # fmt: skip
         for c in channels:
             raw = stack.volume(t, c)
-            valid = invalid_of(raw, surveys[c]).valid
+            whole = (slice(0, raw.shape[0]), slice(0, raw.shape[1]), slice(0, raw.shape[2]))
+            unknown = unmeasured(task, fitted[c], stack, surveys, t, c, whole)
             for name, image in found[c].items():
-                if valid is not None:
-                    image[~valid] = left(task, fitted[c], raw[~valid]) if name == "mean" else np.nan
+                if unknown is not None:
+                    image[unknown] = left(task, fitted[c], raw[unknown]) if name == "mean" else np.nan
                 out[name][stack.index(t, c)] = image if "Z" in stack.axes else image[0]
     return {name: replace(stack, array=array) for name, array in out.items()}
 
@@ -421,13 +434,13 @@ def _volume(
     task: Any,
     stack: Stack,
     t: int,
-    surveys: Sequence[Survey],
+    surveys: Mapping[tuple[int, int], Survey],
     before: Sequence[NDArray[np.float32]],
     member: Member,
     c: int,
 ) -> Any:
     """Return a channel as a member is given it: of the pass before, or of the image."""
-    return before[c] if before else task.cleaned(stack.frame(t, c), member.fit, surveys[c])[:]
+    return before[c] if before else task.cleaned(stack.frame(t, c), member.fit, surveys[t, c])[:]
 
 
 def _told(progress: Progress, stage: str, share: float) -> None:

@@ -69,13 +69,16 @@ def plan_shards(
     memory = resources.memory_of_one("cpu")
     # Channels differ in their weights only.
     members = open_members(task, models, 0, device)
-    halo = np.max([task.geometry(m.nets[0], m.fit, m.config).halo for m in members], axis=0).tolist()
+    geometries = [task.geometry(m.nets[0], m.fit, m.config) for m in members]
+    halo = np.max([one.halo for one in geometries], axis=0).tolist()
+    channels = max(one.channels for one in geometries)
     shape = stack.frame().shape
-    lengths = partial(shard_lengths, stack, halo, uncertain=uncertain)
+    lengths = partial(shard_lengths, stack, halo, uncertain=uncertain, channels=channels)
     smallest, part = lengths(0), 2
     while True:
         shard = lengths(memory // part)
-        taken = held(uncertain=uncertain) * int(np.prod(np.minimum(shard, shape))) if device == "cpu" else 0
+        each = held(uncertain=uncertain, channels=channels)
+        taken = each * int(np.prod(np.minimum(shard, shape))) if device == "cpu" else 0
         left = memory - taken if device == "cpu" else resources.memory_of_one(device)
         try:
             plans = plan_members(

@@ -80,6 +80,8 @@ def train_images(
                 say(f"'{out}' is complete already; nothing to do")
                 distributed.shared(0)
                 return
+        joint = config.task.get("joint", False)
+        workers = min(workers, members * (1 if joint else stacks[0].size("C")))
         began = machine(where)
         began["threads"] = max(1, began["threads"] // workers)
         with (
@@ -149,18 +151,20 @@ class _Networks:
         channels = lessons(stacks, self.config, targets=targets, progress=progress)
         count = self.members * (1 if channels[0][0][0].together else len(channels))
         task: Any = registry.load("tasks", self.config.task_name)
-        first = checkpoint_of(self.folder, 0, 0)
-        settled = settle(task, *channels[0], self.config, checkpoint=first, device=self.device, progress=progress)
+        begun = [checkpoint_of(self.folder, *divmod(n, self.members)) for n in range(count)]
+        settled = settle(task, *channels[0], self.config, begun=begun, device=self.device, progress=progress)
         done = 0
 
         def tell(shares: Mapping[Shard, float]) -> None:
-            # All of it is done when the last network is.
-            percent = min(99, int(100 * (done + sum(shares.values())) / count))
+            percent = int(100 * (done + sum(shares.values())) / count)
             progress(Event("train", percent, 100, {"networks": f"{done}/{count}"}))
 
-        with Processes(min(workers, count)).open(replace(self, config=settled)) as run:
-            for _ in run([("network", n) for n in range(count)], tell):
+        with Processes(workers).open(replace(self, config=settled)) as run:
+            for (_, n), record in run([("network", n) for n in range(count)], tell):
                 done += 1
+                for line in record["said"]:
+                    progress(Event("train", values={"message": f"network {n}: {line}"}))
+        tell({})
 
     def __call__(self) -> Work:
         torch.set_num_threads(self.threads)
@@ -170,9 +174,12 @@ class _Networks:
 
         def work(shard: Shard, report: Report) -> Record:
             c, m = divmod(shard[1], self.members)
+            said = []
 
             def progress(event: Event) -> None:
-                if event.stage == "train" and event.total:
+                if "message" in event.values:
+                    said.append(event.values["message"])
+                elif event.stage == "train" and event.total:
                     report(event.done / event.total)
 
             checkpoint = checkpoint_of(self.folder, c, m)
@@ -180,7 +187,7 @@ class _Networks:
                 task, *channels[c], self.config,
                 member=m, checkpoint=checkpoint, device=self.device, progress=progress,
             )  # fmt: skip
-            return {}
+            return {"said": said}
 
         return work
 

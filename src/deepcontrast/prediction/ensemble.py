@@ -92,7 +92,8 @@ class Ensemble:
                 every = (self._one(n, tile, way, fast) for n in range(len(self._nets)) for way in ways)
                 return _means({"mean": one["mean"]} for one in every)
             members = [_means(self._one(n, tile, way, fast) for way in ways) for n in range(len(self._nets))]
-            return mixture(*(torch.stack([one[name] for one in members]) for name in ("mean", "scale")))
+            means, scales = (torch.stack([one[name] for one in members]) for name in ("mean", "scale"))
+            return mixture(means, scales, self._task.bounds(self._fit))
 
     def _one(self, n: int, tile: Tensor, way: tuple[int, bool], fast: bool) -> dict[str, Tensor]:
         """Return what one network makes of a tile in one orientation."""

@@ -31,8 +31,8 @@ def write_calibration(
     Args:
         path: of the page.
         title: what the model is.
-        channels: by name, the calibration as trained of the first network, the first two, and so on; that of all with
-            their scales multiplied, if they are; and lines of words.
+        channels: by name, the calibration as trained of the first network, the first two, and so on; that of all
+            set right, if they are; and lines of words.
         provenance: of the model, in pairs of words.
 
     Raises:
@@ -68,7 +68,7 @@ def calibration(before: Sequence[Calibration], after: Calibration | None) -> byt
         diagram.legend(title="within, of the range", loc="upper left")
         shares.set(xlim=(0, 1), ylim=(0, None), xlabel="confidence", ylabel="share of the voxels", title="How sure")
         drawn = [(one, f"{one.members} as trained", "-") for one in before]
-        drawn += [(after, f"{after.members}, scales x {after.factor:.2f}", "--")] if after else []
+        drawn += [(after, f"{after.members}, set right", "--")] if after else []
         for n, (curve, label, line) in enumerate(drawn):
             at = [one.distance for one in curve.diagrams]
             shade: Any = INK if line == "--" else colormaps["plasma"](0.85 * n / max(len(before) - 1, 1))

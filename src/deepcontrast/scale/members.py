@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,14 +13,14 @@ from torch import nn
 
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
-from deepcontrast.joined import given
+from deepcontrast.joined import given, own_first
 from deepcontrast.model import Channel, Model
 from deepcontrast.normalize import Norm
 from deepcontrast.prediction import Done, Plan, load_nets, make_plan, predict_pass
 from deepcontrast.progress import Event
 from deepcontrast.stack import Frame, Stack
 from deepcontrast.uncertainty import MAPS
-from deepcontrast.valid import Survey
+from deepcontrast.valid import Survey, codes
 
 Box = tuple[slice, slice, slice]
 
@@ -56,9 +56,8 @@ def check_models(models: Sequence[Model], stack: Stack, norm: str = "image") -> 
     if len({(m.task, len(m.channels)) for m in models}) > 1:
         raise InputError("the models are of different tasks or channels; they cannot form one ensemble")
     if len(models[0].channels) != stack.size("C"):
-        raise InputError(
-            f"the model has {len(models[0].channels)} channels, the image has {stack.size('C')}; --channel selects one"
-        )
+        selects = "; --channel selects one" if len(models[0].channels) == 1 else ""
+        raise InputError(f"the model has {len(models[0].channels)} channels, the image has {stack.size('C')}{selects}")
 
 
 def keeps_norms(model: Model) -> bool:
@@ -69,8 +68,8 @@ def keeps_norms(model: Model) -> bool:
 def merged(models: Sequence[Model]) -> Model:
     """Return the one model that several are: same data, same settings, other seeds.
 
-    Together they may disagree more than each was seen to do: nothing is known of what is too much. Scales are widened
-    as those of the first.
+    Together they may disagree more than each was seen to do: nothing is known of what is too much. Their distributions
+    are set right as those of the first.
 
     Raises:
         InputError: they are not: their distributions are of different things.
@@ -121,7 +120,7 @@ def _without_seed(config: Config) -> Config:
 
 def _same_fit(one: Channel, other: Channel) -> bool:
     """Return whether two channels were learned from the same images, of which other parts may be held out."""
-    own = ("held_out", "widened")
+    own = ("held_out", "widened", "levels")
     fits = [{key: value for key, value in channel.fit.items() if key not in own} for channel in (one, other)]
     alike = one.arrays.keys() == other.arrays.keys()
     return fits[0] == fits[1] and alike and all(np.array_equal(one.arrays[k], other.arrays[k]) for k in one.arrays)
@@ -179,11 +178,30 @@ def normed(task: Any, members: Sequence[Member], norms: Sequence[Sequence[Norm |
     return fitted
 
 
-def shown(task: Any, members: Sequence[Member], c: int, volume_of: Callable[[Member, int], Any]) -> list[Any]:
+def volumes_for(task: Any, members: Sequence[Member], c: int, volume_of: Callable[[Member, int], Any]) -> list[Any]:
     """Return what each member is given to restore a channel: what is called for it, or for all channels together."""
-    return [
-        given(c, task.geometry(one.nets[0], one.fit, one.config).channels, partial(volume_of, one)) for one in members
-    ]
+    return [given(c, _channels(task, member), partial(volume_of, member)) for member in members]
+
+
+def unmeasured(
+    task: Any,
+    members: Sequence[Member],
+    stack: Stack,
+    surveys: Mapping[tuple[int, int], Survey],
+    t: int,
+    c: int,
+    box: Box,
+) -> NDArray[np.bool_] | None:
+    """Return which voxels of a box hold no measurement, in any channel that is given to restore one; ``None``: none."""
+    channels = own_first(c, max(_channels(task, member) for member in members))
+    known = [(n, surveys[t, n]) for n in channels if not surveys[t, n].all_valid]
+    found = [codes(stack.frame(t, n), survey, box) > 0 for n, survey in known]
+    return np.asarray(np.logical_or.reduce(found)) if found else None
+
+
+def _channels(task: Any, member: Member) -> int:
+    """Return how many channels the networks of a member are given together."""
+    return int(task.geometry(member.nets[0], member.fit, member.config).channels)
 
 
 def plan_members(

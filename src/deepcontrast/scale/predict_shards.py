@@ -35,13 +35,23 @@ from deepcontrast.outputs import Counted, Encoding, choose, count
 from deepcontrast.prediction import Done, Plan, Seam
 from deepcontrast.progress import Event, Progress
 from deepcontrast.scale.journal import Journal, Record, Shard, open_journal
-from deepcontrast.scale.members import Box, Member, left, merged, normed, open_members, restore, shown
+from deepcontrast.scale.members import (
+    Box,
+    Member,
+    left,
+    merged,
+    normed,
+    open_members,
+    restore,
+    unmeasured,
+    volumes_for,
+)
 from deepcontrast.scale.runners import Report, Run, Runner, Work, finish_shards
 from deepcontrast.scale.shard_sizes import Lengths
 from deepcontrast.stack import Frame, Stack
 from deepcontrast.trust import area_beyond, verdict_of
 from deepcontrast.uncertainty import MAPS
-from deepcontrast.valid import Survey, codes
+from deepcontrast.valid import Survey
 
 SAMPLE = 2**29
 """Voxels that are restored before the type of the result is decided."""
@@ -334,7 +344,7 @@ def _open_work(job: Restoration) -> Work:
             frame = before.frame(t, n)
             return task.cleaned(frame, member.fit, job.surveys[t, n]) if k == 1 else frame
 
-        volumes = shown(task, members(t, c), c, volume)
+        volumes = volumes_for(task, members(t, c), c, volume)
         maps, done = restore(
             task, members(t, c), volumes, box=zyx, plans=job.plans, device=job.device, report=report,
             uncertain=job.uncertain,
@@ -359,16 +369,16 @@ def _open_work(job: Restoration) -> Work:
         return put_back(image, t, c, zyx).reshape([part.stop - part.start for part in box])
 
     def put_back(image: NDArray[np.float32], t: int, c: int, zyx: Box) -> NDArray[np.float32]:
-        raw, survey = stack.frame(t, c), job.surveys[t, c]
-        if not survey.all_valid:
-            invalid = codes(raw, survey, zyx) > 0
-            image[invalid] = left(task, members(t, c), raw[zyx][invalid])
+        unknown = unmeasured(task, members(t, c), stack, job.surveys, t, c, zyx)
+        if unknown is not None:
+            image[unknown] = left(task, members(t, c), stack.frame(t, c)[zyx][unknown])
         return image
 
     def unknown_where(image: NDArray[np.float32], t: int, c: int, zyx: Box) -> NDArray[np.float32]:
         """Return a map that is NaN where voxels were not restored."""
-        if not job.surveys[t, c].all_valid:
-            image[codes(stack.frame(t, c), job.surveys[t, c], zyx) > 0] = np.nan
+        unknown = unmeasured(task, members(t, c), stack, job.surveys, t, c, zyx)
+        if unknown is not None:
+            image[unknown] = np.nan
         return image
 
     def work(shard: Shard, report: Report) -> Record:

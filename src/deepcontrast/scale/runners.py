@@ -318,5 +318,6 @@ def _ended(code: int | None) -> str:
 def _gave_up(shard: Shard, who: str) -> str:
     stage, index = shard
     return (
-        f"shard {index} of '{stage}' ended {who}; where memory is the reason, try a smaller --memory or fewer --workers"
+        f"shard {index} of '{stage}' ended {who}; where memory is the reason, try fewer --workers, or a "
+        "smaller --memory where that is an option"
     )

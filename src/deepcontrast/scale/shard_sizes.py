@@ -26,15 +26,20 @@ be half as much again), the result in float32, in its type, and in the pieces th
 HELD_AS_MAP = 8
 """Bytes more while one map after the other is compressed."""
 
+HELD_BESIDE = 8
+"""Bytes more for each other channel that is read with it."""
+
 Lengths = tuple[int, int, int]
 
 
-def held(*, uncertain: bool) -> int:
+def held(*, uncertain: bool, channels: int = 1) -> int:
     """Return the bytes that a worker holds for every voxel of its shard, besides the tiles."""
-    return HELD + (4 * len(MAPS) + HELD_AS_MAP) * uncertain
+    return HELD + (4 * len(MAPS) + HELD_AS_MAP) * uncertain + HELD_BESIDE * (channels - 1)
 
 
-def shard_lengths(stack: Stack, halo: Sequence[int], memory: int, *, uncertain: bool = False) -> Lengths:
+def shard_lengths(
+    stack: Stack, halo: Sequence[int], memory: int, *, uncertain: bool = False, channels: int = 1
+) -> Lengths:
     """Return the voxels (z, y, x) of a shard of a stack, powers of two.
 
     Axes without halo are cut first, where cutting costs nothing: planes of a network that looks at one are kept wide.
@@ -44,8 +49,10 @@ def shard_lengths(stack: Stack, halo: Sequence[int], memory: int, *, uncertain: 
         halo: how far the network looks along Z, Y, X.
         memory: bytes a worker has for its shard.
         uncertain: whether the maps of :mod:`deepcontrast.uncertainty` are made too.
+        channels: that are read together.
     """
-    voxels = min(LARGE_SHARD if prod(stack.shape) > MANY * SHARD else SHARD, memory // held(uncertain=uncertain))
+    each = held(uncertain=uncertain, channels=channels)
+    voxels = min(LARGE_SHARD if prod(stack.shape) > MANY * SHARD else SHARD, memory // each)
     shape = stack.frame().shape
     lengths = [max(least, 1 << (n - 1).bit_length()) for n, least in zip(shape, FINEST, strict=True)]
     while prod(lengths) > voxels:

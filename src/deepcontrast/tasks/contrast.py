@@ -28,12 +28,14 @@ from deepcontrast.task import Source
 from deepcontrast.tasks._contrast_bank import blur_planes, hazes_of, prepare
 from deepcontrast.tasks._contrast_fit import Fit, Params, clean, cleaned, fit, windowed
 from deepcontrast.tasks._planes import applied, build, geometry
+from deepcontrast.uncertainty import BOUNDS
 from deepcontrast.valid import Survey
 
 __all__ = [
     "PAIRED",
     "Fit",
     "Params",
+    "bounds",
     "build",
     "clean",
     "cleaned",
@@ -121,6 +123,11 @@ def own_norm(fit: Fit, frame: Frame, known: Survey) -> Norm | None:
 def of_pair(fit: Fit, source: Source) -> Fit:
     """Return the fit: targets are parts of the image, in its grey levels."""
     return fit
+
+
+def bounds(fit: Fit) -> tuple[float, float]:
+    """Return which shares of the predicted distribution lie below the bounds of its interval: nothing is known."""
+    return BOUNDS
 
 
 def left(fit: Fit, values: NDArray[Any]) -> NDArray[Any]:

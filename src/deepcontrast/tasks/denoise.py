@@ -27,6 +27,7 @@ from deepcontrast.noise.detail import detail
 from deepcontrast.normalize import Norm
 from deepcontrast.patches import Column, hold_out, patch_size
 from deepcontrast.progress import Event, Progress, silent
+from deepcontrast.recalibration import Recalibration
 from deepcontrast.stack import Frame
 from deepcontrast.task import Bank, Source
 from deepcontrast.tasks._planes import Together, applied, geometry, layers_of
@@ -37,6 +38,7 @@ __all__ = [
     "PAIRED",
     "Fit",
     "Params",
+    "bounds",
     "build",
     "clean",
     "cleaned",
@@ -77,7 +79,7 @@ class Params(Table):
     foreground: patches are drawn where the target, within a quarter of a patch around their middle, is somewhere
         brighter than this share of its percentile 99.9; 0 draws them everywhere (CSBDeep: 0.4).
     joint: one network is given all channels of an image and restores them together; else each has one of its own.
-    recalibrate: of networks that predict a scale, multiply it by the factor that suits the held-out patches best.
+    recalibrate: of networks that predict a scale, set width and shape of what they predict right by held-out patches.
     bank_mb: memory for the planes that patches are cut from; of more than fit, others take their turn.
     round_steps: steps after which another set of planes takes its turn.
     """
@@ -108,6 +110,7 @@ class Fit:
         layers: planes that the network is given for each one, relative to it; itself in their middle.
         in_space: whether the network is one in space, trained on slabs of so many planes; else they are its channels.
         widened: by which predicted scales are multiplied, so that they suit the held-out patches.
+        levels: what is done to their probabilities, see :class:`deepcontrast.recalibration.Recalibration`.
         seen: least and most, of the images of training, of what :func:`unlike` looks at.
         channel: its number among those that the network is given ``together``.
         together: of each of those, what ``norm`` and ``target`` are of this one; none where it is given this one alone.
@@ -124,6 +127,7 @@ class Fit:
     layers: tuple[int, ...]
     in_space: bool
     widened: float = 1.0
+    levels: tuple[float, ...] = (0.0, 1.0)
     seen: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     channel: int = 0
     together: tuple[tuple[Norm, Norm], ...] = ()
@@ -252,6 +256,11 @@ def of_pair(fit: Fit, source: Source) -> Fit:
     return replace(fit, norm=norm, target=target, together=together)
 
 
+def bounds(fit: Fit) -> tuple[float, float]:
+    """Return which shares of the predicted distribution lie below the bounds of its interval."""
+    return Recalibration(fit.widened, fit.levels).bounds
+
+
 def left(fit: Fit, values: NDArray[Any]) -> NDArray[np.float32]:
     """Return, in the result's grey levels, values of the image that were not restored."""
     return np.asarray(fit.target.invert(fit.norm(values.astype(np.float32))), np.float32)
@@ -317,7 +326,7 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
     params = Params(**config.task)
     count = max(1, len(fit.together))
     names = [*_names("input", count), *_names("target", count)]
-    if not all(one.survey.all_valid for source in sources for one in _channels(source)):
+    if not all(source.all_valid for source in sources):
         names.append(WEIGHT)
 
     @cache
@@ -337,7 +346,7 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
 
     def read(i: int, box: Box) -> Iterator[tuple[str, Tensor]]:
         shape = [part.stop - part.start for part in box]
-        bright, known = np.zeros(shape, bool), np.ones(shape, bool)
+        bright = np.zeros(shape, bool)
         for c in range(count):
             source, image, (norm, target), least = opened(i, c)
             truth = source.truth[box]
@@ -346,12 +355,11 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
             if params.foreground:
                 size = (1, max(1, fit.patch // 2), max(1, fit.patch // 2))
                 bright |= ndimage.maximum_filter(truth, size, mode="nearest") > least
-            if WEIGHT in names and (valid := source.valid(box)) is not None:
-                known &= valid
         if params.foreground:
             yield CENTRE, torch.from_numpy(bright)
         if WEIGHT in names:
-            yield WEIGHT, torch.from_numpy(known).float()
+            valid = sources[i].valid(box)
+            yield WEIGHT, torch.ones(shape) if valid is None else torch.from_numpy(valid).float()
 
     return fill_bank(
         sources, names, read,

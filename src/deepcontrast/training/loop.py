@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -100,17 +100,17 @@ def settle(
     fit: Any,
     config: Config,
     *,
-    checkpoint: Path | None = None,
+    begun: Iterable[Path] = (),
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Config:
     """Return the settings with the precision that networks are trained in, see :func:`train`, for all of an ensemble.
 
-    It is that which the first network's checkpoint was begun in, or what a trial finds where a trial decides.
+    It is that of the checkpoints that were ``begun``, or what a trial finds where a trial decides.
     """
-    saved = checkpoints.read(checkpoint)
-    if saved is not None and saved.state["mode"] is not None:
-        return Mode(**saved.state["mode"]).settle(config)
+    for saved in map(checkpoints.read, begun):
+        if saved is not None and saved.state["mode"] is not None:
+            return Mode(**saved.state["mode"]).settle(config)
     if not is_tried(config, device):
         return config
     learner = new_learner(task, fit, config, member=0, device=device)
@@ -153,7 +153,7 @@ def _go_on(
             if validating or not on_cuda or len(unread) == READ_EVERY:
                 losses += _read(unread, done)
             if validating:
-                val_losses.append(validate(learner, bank, mode))
+                val_losses.append(_finite(validate(learner, bank, mode), done))
                 if val_losses[-1] <= min(val_losses):
                     best = weights(learner.net)
                 if waited(val_losses) >= (settings.stop_after or math.inf):
@@ -260,11 +260,20 @@ def _read(unread: list[Tensor], done: int) -> list[float]:
     """Return the losses of the last steps, and forget them where they lay."""
     values: list[float] = torch.stack(unread).tolist()
     for i, value in enumerate(values):
-        if not math.isfinite(value):
-            step = done - len(values) + i + 1
-            raise InputError(f"the loss is not finite at step {step}; lower train.learning_rate")
+        _finite(value, done - len(values) + i + 1)
     unread.clear()
     return values
+
+
+def _finite(loss: float, step: int) -> float:
+    """Return a loss.
+
+    Raises:
+        InputError: it is not finite.
+    """
+    if not math.isfinite(loss):
+        raise InputError(f"the loss is not finite at step {step}; lower train.learning_rate")
+    return loss
 
 
 def _shown(losses: Sequence[float], val_losses: Sequence[float]) -> dict[str, float]:
