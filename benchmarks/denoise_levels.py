@@ -1,6 +1,6 @@
 """Denoising from simulated pairs at three light levels, and whether the networks know how sure they are.
 
-    python benchmarks/denoise_levels.py --folder DIR [--members 5] [--seeds 0] [--set KEY=VALUE ...]
+    python benchmarks/denoise_levels.py --folder DIR [--members 5] [--seeds 0] [--set KEY=VALUE ...] [--picture FILE]
 
 Pairs are two exposures of simulated tissue: one of 2,000 photons at the brightest structures, one of 5, 20 or 80 (C1 to
 C3). One ensemble learns from all levels of some volumes, with the Laplace loss; others are restored. The table has the
@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -215,16 +216,37 @@ def trusted(model: Model, found: Sequence[Restored]) -> Iterable[str]:
         yield f"| {phantom}, {light:g} photons | {differs.mean():.3f} | {beyond / known:.1%} | {area:.3f} |"
 
 
+def picture(path: Path, model: Model) -> None:
+    """Draw a plane of tissue of 5 and of 20 photons, of filaments and nuclei of 20: image, mean, truth, scale, D."""
+    rows = []
+    for phantom, light in (("tissue", 5.0), ("tissue", 20.0), ("filaments", 20.0), ("nuclei", 20.0)):
+        image, truth = (exposure(phantom, TESTED[0], photons) for photons in (light, BRIGHT))
+        means, scales = restored(model, image)
+        differs = disagreement(torch.from_numpy(means), torch.from_numpy(scales)).numpy()
+        middle = SHAPE[0] // 2
+        shown = [np.asarray(image.array), means.mean(0), np.asarray(truth.array), scales.mean(0)]
+        panels = [_grey(one[middle], *np.percentile(one[middle], (0.5, 99.7))) for one in shown]
+        rows.append(np.hstack([*panels, _grey(differs[middle], 0, 0.12)]))
+    iio.imwrite(path, np.vstack(rows))
+
+
+def _grey(plane: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    return np.asarray((plane - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--members", type=int, default=5)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--picture", type=Path)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     for seed in map(int, given.seeds.split(",")):
         model = trained(given.folder, seed, given.members, given.settings)
+        if given.picture:
+            picture(given.picture, model)
         found = tested(model)
         print(f"\nseed {seed}, {given.members} networks {' '.join(given.settings)}\n")
         fit = model.channels[0].fit
