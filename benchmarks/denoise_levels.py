@@ -39,7 +39,7 @@ from deepcontrast.recipe import load_recipe
 from deepcontrast.scale.members import normed, open_members, own_norms
 from deepcontrast.stack import Stack
 from deepcontrast.trust import SMALL, TILE, Trust, area_beyond
-from deepcontrast.uncertainty import disagreement
+from deepcontrast.uncertainty import disagreement, mixture
 from deepcontrast.valid import survey
 
 LEVELS = {"C1": 5.0, "C2": 20.0, "C3": 80.0}
@@ -179,6 +179,10 @@ def calibration(found: Sequence[Restored], right: Recalibration) -> Iterable[str
     for level in LEVELS:
         part = torch.cat([torch.arange(n * size, (n + 1) * size) for n, one in enumerate(found) if one.level == level])
         yield f"{level}: {covered(mean[:, part], scale[:, part], true[part], right):.1%} in the 90 % interval"
+    expected = mixture(mean, right.factor * scale)["scale"]
+    error, order = (true - mean.mean(0)).abs(), expected.argsort()
+    fifths = [f"{expected[part].mean():.4f} / {error[part].mean():.4f}" for part in order.tensor_split(5)]
+    yield f"error expected / found, of the range, by fifth of the expected: {', '.join(fifths)}"
 
 
 def tiles(differs: Volume) -> NDArray[np.float64]:

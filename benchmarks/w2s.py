@@ -8,6 +8,10 @@ They are 8-bit, each rescaled by itself, so scores are those after the affine fi
 `evaluate` has them. Every filter has the one setting of many that is best in the mean over the six test images, and,
 in the second line, the best for every image by itself: both favour the filters.
 
+Of networks that say how sure they are (--set train.loss=laplace --ensemble 2) a second table says how many truths lie
+in their 90 % interval, and in how much of the area they disagree too much. The truth has the mean and the spread of
+its image then, as the result has.
+
 What is done is kept in DIR and not done again: models under the hash of their settings.
 """
 
@@ -33,6 +37,7 @@ from deepcontrast.jobs.train import train_images
 from deepcontrast.metrics.psnr import psnr
 from deepcontrast.metrics.ssim import ssim
 from deepcontrast.recipe import load_recipe
+from deepcontrast.trust import Trust, area_beyond
 
 TRAINED, TESTED, CHANNELS = ("001", "005", "010", "020"), ("030", "050"), ("0", "1", "2")
 Plane = NDArray[np.float64]
@@ -100,6 +105,20 @@ def restored(folder: Path, out: Path, settings: list[str], members: int, names: 
     return dc.load(model), 0.0
 
 
+def sure(model: Any, names: Mapping[str, Any], folder: Path) -> list[str]:
+    """Return, for every test image, the share of truths in the interval, and of the area that is not trusted."""
+    trust = Trust.decode(model.model.channels[0].trust)
+    lines = ["| image | in the 90 % interval | not trustworthy |", "|---|---|---|"]
+    for name, (image, truth) in names.items():
+        maps = model.predict_with_uncertainty(dc.open(folder / f"input_avg1_{name}.tif"), device="cpu")
+        found = {key: np.asarray(one.array, np.float64) for key, one in maps.items()}
+        alike = (truth - truth.mean()) / truth.std() * image.std() + image.mean()
+        inside = float(((found["lower"] <= alike) & (alike <= found["upper"])).mean())
+        beyond, known = area_beyond(found["disagreement"].astype(np.float32), trust.too_much)
+        lines.append(f"| {name} | {inside:.1%} | {beyond / known:.1%} |")
+    return lines
+
+
 def row(name: str, found: Mapping[str, tuple[float, float]], raw: Mapping[str, tuple[float, float]], note: str) -> str:
     """Return a line of the table: gain over the input, SSIM, and the gain on every image."""
     gains = [found[n][0] - raw[n][0] for n in raw]
@@ -147,6 +166,8 @@ def main() -> None:
                 found[f"{field}_{channel}"] = scores(plane, images[f"{field}_{channel}"][1])
         what = f"{given.ensemble} networks, " if given.ensemble > 1 else ""
         print(row(f"care, {what}seed {seed}", found, raw, f"{' '.join(given.settings)} {seconds:.0f} s"), flush=True)
+        if model.model.config.train.loss == "laplace" and given.ensemble > 1 and not given.joint:
+            print("", *Trust.decode(model.model.channels[0].trust).describe(), "", *sure(model, images, data), sep="\n")
 
 
 if __name__ == "__main__":
