@@ -540,6 +540,23 @@ def test_colour_is_refused(tmp_path: Path, shape: tuple[int, ...], compression: 
     one_line(caught.value)
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_channels_that_tifffile_takes_for_colours_are_channels(
+    tmp_path: Path, compression: str | None, channels: int
+) -> None:
+    array = np.random.default_rng(0).integers(0, 255, (channels, 18, 19), dtype=np.uint8)
+    # As it does unasked with 8 bits.
+    tifffile.imwrite(
+        tmp_path / "a.tif", array, metadata={"axes": "CYX"}, compression=compression,
+        photometric="rgb", planarconfig="separate",
+    )  # fmt: skip
+    stack = open_stack(tmp_path / "a.tif")
+    assert stack.axes == "CYX"
+    np.testing.assert_array_equal(stack.array[:], array)
+    np.testing.assert_array_equal(stack.frame(0, 2)[0, 3:9], array[2, 3:9])
+
+
 def write_variant(path: Path, variant: str) -> None:
     array = np.random.default_rng(3).integers(0, 4000, (6, 16, 17), dtype=np.uint16)
     if variant == "imagej":

@@ -69,8 +69,11 @@ class Calibration:
 
     def describe(self) -> str:
         """Return it in words for the user."""
-        errors = ", ".join(f"{one.error:.1%} at {one.distance:.3f}" for one in self.diagrams)
-        return f"calibration error {errors} of the range; {self.inside:.1%} lie in the {INTERVAL:.0%} interval"
+        errors = ", ".join(f"{one.error:.1%} within {one.distance:.3f}" for one in self.diagrams)
+        return (
+            f"calibration error {errors} of the range (the last three are 0.5, 1 and 2 times the median error); "
+            f"{self.inside:.1%} lie in the {INTERVAL:.0%} interval"
+        )
 
     @classmethod
     def decode(cls, table: Mapping[str, Any]) -> Calibration:

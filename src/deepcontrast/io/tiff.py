@@ -38,6 +38,7 @@ CLASSIC_BYTES = 2**32 - 2**25
 # No codec makes even an empty image smaller than this (deflate 1032, LZW 1400, Zstandard 32768 to 1).
 RATIO = 50_000
 COLOURS = {2: "RGB", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
+RGB, SEPARATE = 2, 2
 
 
 def read(path: Path) -> Contents:
@@ -50,7 +51,7 @@ def read(path: Path) -> Contents:
         if not tif.series:
             raise InputError(f"not an image: {path} has no image in it")
         series = tif.series[0]
-        _refuse_colour(path, tif.pages.first)
+        _refuse_colour(path, tif.pages.first, series.axes)
         offset = series.dataoffset
         _require_complete(path, tif, series, offset)
         axes = "".join(axis if axis in AXES else UNNAMED for axis in series.axes.replace("S", "C"))
@@ -67,13 +68,21 @@ def read(path: Path) -> Contents:
     return Contents(array, axes, size, channels, notes, record.attributes)
 
 
-def _refuse_colour(path: Path, page: Any) -> None:
+def _refuse_colour(path: Path, page: Any, axes: str) -> None:
+    """Refuse a picture; not what tifffile, unasked, marks as one: three channels of 8 bits, whose axes are named.
+
+    Raises:
+        InputError: it is one.
+    """
     samples = int(page.samplesperpixel)
+    if "S" not in axes and "C" in axes and (int(page.photometric), int(page.planarconfig)) == (RGB, SEPARATE):
+        return
     if int(page.photometric) in COLOURS or samples in (3, 4):
         kind = COLOURS.get(int(page.photometric), "grey")
         raise InputError(
             f"{path} is a colour picture ({kind}, {samples} samples per pixel); "
-            "accepted: one value per voxel, so split its colours into channels first"
+            "accepted: one value per voxel, so split its colours into channels first "
+            "(tifffile.imwrite(..., photometric='minisblack'))"
         )
 
 

@@ -56,8 +56,11 @@ def check_models(models: Sequence[Model], stack: Stack, norm: str = "image") -> 
     if len({(m.task, len(m.channels)) for m in models}) > 1:
         raise InputError("the models are of different tasks or channels; they cannot form one ensemble")
     if len(models[0].channels) != stack.size("C"):
-        selects = "; --channel selects one" if len(models[0].channels) == 1 else ""
-        raise InputError(f"the model has {len(models[0].channels)} channels, the image has {stack.size('C')}{selects}")
+        alone = len(models[0].channels) == 1
+        raise InputError(
+            f"the model has {len(models[0].channels)} channels, the image has {stack.size('C')}; "
+            + ("--channel selects one" if alone else "accepted: an image of the same channels, without --channel")
+        )
 
 
 def keeps_norms(model: Model) -> bool:
