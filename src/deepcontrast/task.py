@@ -74,9 +74,14 @@ class Source:
         return known if self.target is None else known.with_saturation()
 
     @property
+    def channels(self) -> tuple[Source, ...]:
+        """What a network is given of it: the channels that are restored together, or this one."""
+        return self.together or (self,)
+
+    @property
     def all_valid(self) -> bool:
         """Whether every voxel holds a measurement, in all channels that are restored together."""
-        return all(one.survey.all_valid for one in self.together or (self,))
+        return all(one.survey.all_valid for one in self.channels)
 
     def valid(self, box: Box) -> NDArray[np.bool_] | None:
         """Return which voxels of a box (slices of Z, Y, X with start and stop) hold a measurement; ``None``: all do.

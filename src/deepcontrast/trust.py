@@ -110,7 +110,7 @@ def trust(
     found = []
     for n, (i, box) in enumerate(squares_of):
         source, own = sources[i], fits[i]
-        volumes = [task.cleaned(one.frame, own, one.survey) for one in source.together or (source,)]
+        volumes = [task.cleaned(one.frame, own, one.survey) for one in source.channels]
         volume = given(source.c if source.together else 0, len(volumes), volumes.__getitem__)
         # A tile is no larger than a square: all of it is computed.
         block = (step, fit.patch, fit.patch)

@@ -80,8 +80,8 @@ def train_images(
                 say(f"'{out}' is complete already; nothing to do")
                 distributed.shared(0)
                 return
-        joint = config.task.get("joint", False)
-        workers = min(workers, members * (1 if joint else stacks[0].size("C")))
+        networks = members * (1 if config.task.get("joint") else stacks[0].size("C"))
+        workers = min(workers, networks)
         began = machine(where)
         began["threads"] = max(1, began["threads"] // workers)
         with (
@@ -91,7 +91,7 @@ def train_images(
             placed = images.place(stacks, say)
             if workers > 1:
                 order = _Networks(images, config, members, where, work.path.resolve(), work.machine["threads"])
-                order.train(placed, truths, workers, progress)
+                order.train(placed, truths, networks, workers, progress)
             model, _ = learn(
                 placed, config, targets=truths, members=members, device=where, folder=work.path,
                 fingerprints=prints, progress=progress,
@@ -146,10 +146,11 @@ class _Networks:
     folder: Path
     threads: int
 
-    def train(self, stacks: Sequence[Stack], targets: Sequence[Stack], workers: int, progress: Progress) -> None:
-        """Train all of them, so many at a time."""
+    def train(
+        self, stacks: Sequence[Stack], targets: Sequence[Stack], count: int, workers: int, progress: Progress
+    ) -> None:
+        """Train so many, the members of every channel one after the other, some at a time."""
         channels = lessons(stacks, self.config, targets=targets, progress=progress)
-        count = self.members * (1 if channels[0][0][0].together else len(channels))
         task: Any = registry.load("tasks", self.config.task_name)
         begun = [checkpoint_of(self.folder, *divmod(n, self.members)) for n in range(count)]
         settled = settle(task, *channels[0], self.config, begun=begun, device=self.device, progress=progress)

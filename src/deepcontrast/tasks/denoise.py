@@ -332,7 +332,7 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
     @cache
     def opened(i: int, c: int) -> tuple[Source, Cleaned, tuple[Norm, Norm], float]:
         """Return a channel of a source, its filled input, both norms, and how bright its foreground is."""
-        source = _channels(sources[i])[c]
+        source = sources[i].channels[c]
         norms = fit.together[c] if fit.together else (fit.norm, fit.target)
         if fit.per_image:
             norms = pair_norms(source, fit.kind, fit.low, fit.high)
@@ -399,11 +399,6 @@ def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str,
 def build(fit: Fit, config: Config) -> nn.Module:
     """Return the network, its weights not yet set."""
     return build_net(fit, config, max(1, len(fit.together)))
-
-
-def _channels(source: Source) -> tuple[Source, ...]:
-    """Return what the network is given of a source: all channels together, or this one."""
-    return source.together or (source,)
 
 
 def _names(kind: str, count: int) -> list[str]:
