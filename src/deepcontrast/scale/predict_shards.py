@@ -351,9 +351,12 @@ def _open_work(job: Restoration) -> Work:
         )  # fmt: skip
         image, shape = maps["mean"], [part.stop - part.start for part in box]
         if k == last:
-            image = put_back(image, t, c, zyx)
+            hole = holes(t, c, zyx)
+            image = put_back(image, hole, t, c, zyx)
             for name, path in job.maps.items():
-                writer(path).write(index, unknown_where(maps[name], t, c, zyx).reshape(shape))
+                if hole is not None:
+                    maps[name][hole] = np.nan
+                writer(path).write(index, maps[name].reshape(shape))
         record = _record(done)
         too_much = members(t, c)[0].too_much if job.uncertain and k == last else None
         if too_much is not None:
@@ -366,19 +369,16 @@ def _open_work(job: Restoration) -> Work:
         passes = {k: Stack(writer(job.at(k)).array, stack.axes).frame(t, c)[zyx] for k in blend.needed(zyx[0])}
         image = np.empty([part.stop - part.start for part in zyx], np.float32)
         blend.write(passes, image, zyx[0])
-        return put_back(image, t, c, zyx).reshape([part.stop - part.start for part in box])
+        return put_back(image, holes(t, c, zyx), t, c, zyx).reshape([part.stop - part.start for part in box])
 
-    def put_back(image: NDArray[np.float32], t: int, c: int, zyx: Box) -> NDArray[np.float32]:
-        unknown = unmeasured(task, members(t, c), stack, job.surveys, t, c, zyx)
-        if unknown is not None:
-            image[unknown] = left(task, members(t, c), stack.frame(t, c)[zyx][unknown])
-        return image
+    def holes(t: int, c: int, zyx: Box) -> NDArray[np.bool_] | None:
+        return unmeasured(task, members(t, c), stack, job.surveys, t, c, zyx)
 
-    def unknown_where(image: NDArray[np.float32], t: int, c: int, zyx: Box) -> NDArray[np.float32]:
-        """Return a map that is NaN where voxels were not restored."""
-        unknown = unmeasured(task, members(t, c), stack, job.surveys, t, c, zyx)
-        if unknown is not None:
-            image[unknown] = np.nan
+    def put_back(
+        image: NDArray[np.float32], hole: NDArray[np.bool_] | None, t: int, c: int, zyx: Box
+    ) -> NDArray[np.float32]:
+        if hole is not None:
+            image[hole] = left(task, members(t, c), stack.frame(t, c)[zyx][hole])
         return image
 
     def work(shard: Shard, report: Report) -> Record:
