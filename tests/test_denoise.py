@@ -29,6 +29,7 @@ from deepcontrast.recipe import load_recipe
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.task import Source
 from deepcontrast.tasks import denoise
+from deepcontrast.tasks._norms import measure
 from deepcontrast.training import threads
 from deepcontrast.valid import survey
 
@@ -75,7 +76,7 @@ def settled(*settings: str) -> Config:
 @pytest.mark.parametrize("kind", NORMS)
 def test_the_norm_of_an_image_is_its_own(kind: str) -> None:
     image = pair(0)[0]
-    norm = denoise.measure(image.frame(), image.frame(), survey(image.frame()), kind, 2.0, 99.8)
+    norm = measure(image.frame(), image.frame(), survey(image.frame()), kind, 2.0, 99.8)
     values = np.asarray(image.array, np.float64)
     low, high = np.percentile(values, (2, 99.8))
     expected = (low, high - low) if kind == "percentile" else (values.mean(), values.std())
@@ -107,7 +108,7 @@ def test_percentiles_are_those_of_csbdeep(dtype: type) -> None:
     volume = np.asarray(image.array)
     theirs = PercentileNormalizer(2, 99.8)
     expected = theirs.before(volume, "ZYX")
-    norm = denoise.measure(image.frame(), image.frame(), survey(image.frame()), "percentile", 2.0, 99.8)
+    norm = measure(image.frame(), image.frame(), survey(image.frame()), "percentile", 2.0, 99.8)
     np.testing.assert_allclose(norm(volume.astype(np.float32)), expected, atol=1e-5)
     mean, scale = theirs.after(expected, np.ones_like(expected), "ZYX")
     np.testing.assert_allclose(norm.invert(expected), mean, rtol=1e-5)

@@ -35,7 +35,7 @@ from deepcontrast.progress import Event
 from deepcontrast.recipe import load_recipe
 from deepcontrast.scale import predict_shards, shard_sizes
 from deepcontrast.scale.resources import Resources
-from deepcontrast.scale.shard_sizes import FINEST, shard_lengths
+from deepcontrast.scale.shard_sizes import FINEST, Load, shard_lengths
 from deepcontrast.stack import Stack
 from deepcontrast.task import Source
 from deepcontrast.training import initialise
@@ -333,7 +333,7 @@ def test_a_movie_is_refused_with_the_models_of_other_channels(folder: Path, tmp_
 )
 def test_a_shard_is_of_powers_of_two_and_fits_its_memory(shape: tuple[int, int, int], flat: bool, memory: int) -> None:
     stack = Stack(np.broadcast_to(np.uint8(0), shape), "ZYX")
-    lengths = shard_lengths(stack, (0 if flat else 20, 20, 20), memory)
+    lengths = shard_lengths(stack, (0 if flat else 20, 20, 20), Load(), memory)
     assert all(n & (n - 1) == 0 and n >= least for n, least in zip(lengths, FINEST, strict=True))
     assert np.prod(lengths) <= max(np.prod(FINEST), memory / shard_sizes.HELD)
     if flat and lengths[1:] < (1 << (shape[1] - 1).bit_length(), 1 << (shape[2] - 1).bit_length()):

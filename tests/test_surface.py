@@ -44,8 +44,8 @@ OPTIONS = {
     "enhance": "--axes --channel --device --dtype --ensemble --equalise-depth --fidelity-map --gain --iterations "
     "--json --mask --memory --model --offset --out --overwrite --plan --quiet --recipe --resume --scheduler --seed "
     "--set --surface --voxel-size --workers",
-    "train": "--axes --channel --device --ensemble --gain --input --json --offset --out --overwrite --quiet --register "
-    "--resume --seed --set --surface --target --voxel-size --workers",
+    "train": "--axes --channel --device --ensemble --gain --input --json --offset --out --overwrite --psf --quiet "
+    "--register --resume --seed --set --surface --target --voxel-size --workers",
     "predict": "--axes --channel --device --dtype --iterations --json --memory --movie --norm --out --overwrite --plan "
     "--quiet --resume --scheduler --uncertainty --voxel-size --workers",
     "evaluate": "--json --labels --mask --out --overwrite --quiet --raw --truth",

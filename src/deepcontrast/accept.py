@@ -19,12 +19,18 @@ from deepcontrast.valid import Survey, survey
 
 
 def check_unpaired(config: Config) -> None:
-    """Refuse a recipe that learns from pairs, where there is no truth to learn from.
+    """Refuse a recipe that is not for deep stacks without truth.
 
     Raises:
-        InputError: says so.
+        InputError: says what it is for.
     """
-    if registry.load("tasks", config.task_name).PAIRED:
+    task = registry.load("tasks", config.task_name)
+    if not task.DEEP and not task.PAIRED:
+        raise InputError(
+            f"recipe '{config.recipe}' is not for stacks that fade with depth: `deepcontrast train {config.recipe} "
+            "--input STACK`, then `deepcontrast predict`"
+        )
+    if task.PAIRED:
         raise InputError(
             f"recipe '{config.recipe}' learns from pairs of images: `deepcontrast train {config.recipe} --input LOW "
             "--target HIGH`, then `deepcontrast predict`"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcontrast import __version__, accept, enhancing, learning
+from deepcontrast import __version__, accept, enhancing, learning, registry
 from deepcontrast.config import Config
 from deepcontrast.enhanced import Enhanced
 from deepcontrast.errors import InputError
@@ -217,10 +217,12 @@ def train(
     accept.check_paired(config, bool(truths))
     if truths:
         accept.check_pairs(given, truths)
-        placed = [stack.with_optics(surface="first") for stack in given]
     else:
         accept.check_stacks(given)
+    if registry.load("tasks", config.task_name).DEEP:
         placed = [accept.surfaced(stack, surface)[0] for stack in given]
+    else:
+        placed = [stack.with_optics(surface="first") for stack in given]
     with tempfile.TemporaryDirectory(prefix="deepcontrast-") as folder:
         model, _ = learning.learn(
             placed, config, targets=truths, device=accept.choose_device(device), folder=Path(folder), progress=progress

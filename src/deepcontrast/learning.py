@@ -105,7 +105,7 @@ def lessons(
     count = stacks[0].size("C")
     images = [[source for stack, target in pairs for source in sources_of(stack, c, target)] for c in range(count)]
     fits = [task.fit(sources, config, progress=progress) for sources in images]
-    if task.PAIRED and config.task["joint"] and count > 1:
+    if config.task.get("joint") and count > 1:
         every = list(zip(*images, strict=True))
         images = [[replace(one, together=all_) for one, all_ in zip(own, every, strict=True)] for own in images]
         fits = task.join(fits)

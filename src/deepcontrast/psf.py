@@ -140,7 +140,9 @@ def check_psf(psf: ArrayLike) -> NDArray[np.float32]:
     if not spot.sum() > 0:
         raise InputError(f"the values of the PSF add up to {spot.sum():.4g}; {accepted}")
     smooth = ndimage.uniform_filter(spot, 3, mode="constant")
-    peak = np.unravel_index(int(np.argmax(smooth)), spot.shape)
+    # Of a spot narrower than the mean is wide, many voxels are as bright after it.
+    brightest = np.where(smooth >= (1 - 1e-6) * smooth.max(), spot, -np.inf)
+    peak = np.unravel_index(int(np.argmax(brightest)), spot.shape)
     reach = [min(int(p), n - 1 - int(p)) for p, n in zip(peak, spot.shape, strict=True)]
     box = tuple(slice(int(p) - k, int(p) + k + 1) for p, k in zip(peak, reach, strict=True))
     kept = np.maximum(spot[box], 0)

@@ -24,6 +24,7 @@ class Optics:
         wavelengths: emission wavelengths in nanometres, one per channel.
         refractive_index: of the immersion medium.
         depth_um: depth of plane 0 below the surface in micrometres.
+        origin_um: where the first voxel (z, y, x) lies in the image that this one was made of, in micrometres.
         surface: which end of Z lies at the surface of the tissue, ``"first"`` or ``"last"``.
         gain: grey levels per photon.
         offset: grey level of a voxel that no photon reached.
@@ -35,6 +36,7 @@ class Optics:
     wavelengths: tuple[float, ...] = ()
     refractive_index: float | None = None
     depth_um: float = 0.0
+    origin_um: tuple[float, float, float] = (0.0, 0.0, 0.0)
     surface: str | None = None
     gain: float | None = None
     offset: float | None = None

@@ -18,6 +18,7 @@ from deepcontrast.normalize import Norm
 from deepcontrast.progress import Progress
 from deepcontrast.stack import Frame, Stack
 from deepcontrast.valid import Box, Invalid, Survey, codes, invalid_of, survey
+from deepcontrast.views import AS_IT_IS, View
 
 if TYPE_CHECKING:
     import torch
@@ -120,12 +121,17 @@ class Geometry:
         context: planes above and below that it is given with those that it restores.
         channels: of the image that it is given together; with several a tile is (C, Z, Y, X), see
             :class:`deepcontrast.joined.Joined`.
+        views: in which orders of its axes a volume is restored, for a result that is the mean of all of them; lengths
+            above are along the axes of a view.
+        above: the mean over views is the geometric one, of what lies above this grey level; ``None``: the arithmetic.
     """
 
     halo: tuple[int, int, int]
     step: tuple[int, int, int]
     context: int = 0
     channels: int = 1
+    views: tuple[View, ...] = (AS_IT_IS,)
+    above: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,10 +184,12 @@ class Bank:
 class Task(Protocol):
     """A module of ``tasks/``. Its ``Params`` are the ``[task]`` table of the TOML file.
 
-    ``PAIRED`` says whether it learns from pairs of images.
+    ``PAIRED`` says whether it learns from pairs of images, ``DEEP`` whether from how a stack fades with depth: then it
+    matters where the surface is, ``enhance`` chooses how often it is applied, and what is saturated stays as it is.
     """
 
     PAIRED: bool
+    DEEP: bool
     Params: type[BaseModel]
     Fit: type[Any]
 
@@ -196,6 +204,9 @@ class Task(Protocol):
 
     def own_norm(self, fit: Any, frame: Frame, known: Survey) -> Norm | None:
         """Return the norm of an image by itself, given its survey, where models of this fit are applied so."""
+
+    def grid(self, fit: Any) -> float:
+        """Return how many planes the result has for one of an image."""
 
     def unlike(self, fit: Any, frame: Frame, known: Survey) -> list[str]:
         """Return in words how an image, given its survey, differs from all that the model was trained on."""

@@ -83,6 +83,11 @@ def optics_of(na: float | None, wavelength: float | None, index: float | None) -
     return found
 
 
+def psf_of(given: str | None) -> list[str]:
+    """Return the setting that a point-spread function is."""
+    return [] if given is None else [f"task.psf='{given}'"]
+
+
 def above_zero(value: float, option: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"{option} {value:g} is not understood; accepted: a number above 0")

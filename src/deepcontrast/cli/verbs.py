@@ -15,6 +15,7 @@ from deepcontrast.cli.option_values import (
     numbers,
     one_of,
     optics_of,
+    psf_of,
     reading_of,
     refuse_training_options,
     resources_of,
@@ -144,6 +145,10 @@ def train(
         ),
     ] = None,
     register: Annotated[bool, typer.Option("--register", help="Shift targets onto their images.")] = False,
+    psf: Annotated[
+        str | None,
+        typer.Option("--psf", metavar="FILE", help="Point-spread function, or widefield or confocal; for isotropic."),
+    ] = None,
     ensemble: Members = 1,
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", min=1, help="Networks that are trained at the same time.")
@@ -169,7 +174,7 @@ def train(
         train_images(
             images,
             out,
-            settled(recipe, settings, seed=seed, gain=gain, offset=offset),
+            settled(recipe, [*(settings or []), *psf_of(psf)], seed=seed, gain=gain, offset=offset),
             targets=targets or (),
             register=register,
             members=ensemble,

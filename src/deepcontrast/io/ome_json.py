@@ -22,13 +22,15 @@ def describe_levels(stack: Stack, factors: Sequence[tuple[int, ...]]) -> dict[st
     """Return the ``ome`` attribute of a pyramid, of which level ``n`` is a mean over ``factors[n]`` voxels."""
     sizes = dict(zip("ZYX", stack.optics.voxel_size, strict=True))
     scale = np.array([sizes.get(axis) or 1.0 for axis in stack.axes])
+    origins = dict(zip("ZYX", stack.optics.origin_um, strict=True))
+    origin = np.array([origins.get(axis, 0.0) for axis in stack.axes])
     datasets = [
         v05.Dataset(
             path=str(n),
             coordinateTransformations=[
                 v05.ScaleTransformation(scale=(scale * factor).tolist()),
                 # The centre of a coarse voxel lies between those of the fine ones it is the mean of.
-                v05.TranslationTransformation(translation=(scale * (np.array(factor) - 1) / 2).tolist()),
+                v05.TranslationTransformation(translation=(origin + scale * (np.array(factor) - 1) / 2).tolist()),
             ],
         )
         for n, factor in enumerate(factors)

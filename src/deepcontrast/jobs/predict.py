@@ -31,9 +31,11 @@ from deepcontrast.scale.members import (
     Member,
     check_models,
     check_uncertain,
+    grid_of,
     left,
     merged,
     normed,
+    on_grid,
     open_members,
     own_norms,
     restore,
@@ -136,12 +138,16 @@ def predict_images(
         resources or Resources(),
         stale,
     )
+    planes = grid_of(loaded)
     failures = []
     for file, target in zip(files, targets, strict=True):
         try:
             stack = reading.open(file)
             describe_stack(stack, say)
             check_models(loaded, stack, norm)
+            stack = on_grid(stack, planes)
+            if planes != 1:
+                say(f"  restored as {stack.describe().removeprefix(f'{stack.source}: ')}")
             if plan_only:
                 for line in describe_plan(order.planned(stack), stack):
                     say(line)
@@ -224,7 +230,7 @@ def _predict_image(
         # Whatever memory is left now.
         "plan": stored or order.planned(stack),
     }
-    surveys = surveys_of(stack, progress, say, paired=registry.load("tasks", order.models[0].task).PAIRED)
+    surveys = surveys_of(stack, progress, say, deep=registry.load("tasks", order.models[0].task).DEEP)
     norms = norms_of(order.models, stack, surveys, order.norm, say)
     for line in [*_other_channels(order.models, stack), *_unlike(order.models, stack, surveys)]:
         say(f"warning: {file.name}: {line}")
@@ -235,7 +241,7 @@ def _predict_image(
             say(line)
         restoration = Restoration(
             models=tuple(path.resolve() for path in order.paths),
-            open=partial(reading.open, file.resolve()),
+            open=partial(_opened, reading, file.resolve(), grid_of(order.models)),
             surveys=surveys,
             iterations=order.iterations,
             dtype=dtype.name,
@@ -268,6 +274,11 @@ def _predict_image(
         remove(place)
     for line in outcome.describe():
         say(f"{target}: {line}")
+
+
+def _opened(reading: Reading, file: Path, planes: float) -> Stack:
+    """Return an image on the grid of its result."""
+    return on_grid(reading.open(file), planes)
 
 
 def _unlike(models: Sequence[Model], stack: Stack, surveys: Mapping[tuple[int, int], Survey]) -> list[str]:
@@ -386,6 +397,7 @@ def predict_maps(
             uncertainty.
     """
     check_models(models, stack, norm)
+    stack = on_grid(stack, grid_of(models))
     if uncertainty:
         check_uncertain(models, iterations)
         models = [merged(models)]
@@ -427,7 +439,7 @@ def _surveyed(task: Any, stack: Stack, t: int, c: int) -> Survey:
     """
     known = survey(stack.frame(t, c))
     check_survey(known, stack.source)
-    return known.with_saturation() if task.PAIRED else known
+    return known if task.DEEP else known.with_saturation()
 
 
 def _volume(

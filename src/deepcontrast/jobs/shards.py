@@ -17,17 +17,17 @@ from deepcontrast.model import Model
 from deepcontrast.normalize import Norm
 from deepcontrast.prediction import Plan
 from deepcontrast.progress import Progress
-from deepcontrast.scale.members import keeps_norms, open_members, own_norms, plan_members
+from deepcontrast.scale.members import geometry_of, halo_of, keeps_norms, open_members, own_norms, plan_members
 from deepcontrast.scale.resources import Resources
-from deepcontrast.scale.shard_sizes import held, shard_lengths
+from deepcontrast.scale.shard_sizes import Load, shard_lengths
 from deepcontrast.stack import Stack
 from deepcontrast.valid import Survey, survey
 
 
-def surveys_of(stack: Stack, progress: Progress, say: Say, *, paired: bool = False) -> dict[tuple[int, int], Survey]:
+def surveys_of(stack: Stack, progress: Progress, say: Say, *, deep: bool = True) -> dict[tuple[int, int], Survey]:
     """Return what workers must know of the whole of every time point and channel.
 
-    Models that learned from pairs restore saturated voxels too.
+    Where the task is not one of deep stacks, saturated voxels are restored too.
 
     Raises:
         InputError: one has NaN, infinite values, or one value everywhere.
@@ -39,7 +39,7 @@ def surveys_of(stack: Stack, progress: Progress, say: Say, *, paired: bool = Fal
             check_survey(known, stack.source)
             # The histogram is large, and nothing that is done with a shard asks for it.
             known = replace(known, histogram=None)
-            surveys[t, c] = known.with_saturation() if paired else known
+            surveys[t, c] = known if deep else known.with_saturation()
     if (note := next(iter(surveys.values())).note()) is not None:
         say(note)
     return surveys
@@ -69,16 +69,15 @@ def plan_shards(
     memory = resources.memory_of_one("cpu")
     # Channels differ in their weights only.
     members = open_members(task, models, 0, device)
-    geometries = [task.geometry(m.nets[0], m.fit, m.config) for m in members]
-    halo = np.max([one.halo for one in geometries], axis=0).tolist()
-    channels = max(one.channels for one in geometries)
+    geometries = [geometry_of(task, member) for member in members]
+    halo = np.max([halo_of(one) for one in geometries], axis=0).tolist()
+    load = Load(uncertain, max(one.channels for one in geometries), views=max(len(one.views) for one in geometries))
     shape = stack.frame().shape
-    lengths = partial(shard_lengths, stack, halo, uncertain=uncertain, channels=channels)
+    lengths = partial(shard_lengths, stack, halo, load)
     smallest, part = lengths(0), 2
     while True:
         shard = lengths(memory // part)
-        each = held(uncertain=uncertain, channels=channels)
-        taken = each * int(np.prod(np.minimum(shard, shape))) if device == "cpu" else 0
+        taken = load.held * int(np.prod(np.minimum(shard, shape))) if device == "cpu" else 0
         left = memory - taken if device == "cpu" else resources.memory_of_one(device)
         try:
             plans = plan_members(

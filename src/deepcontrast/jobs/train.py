@@ -57,7 +57,8 @@ def train_images(
     if register and not targets:
         raise InputError("--register shifts targets; there are none")
     inputs = [*paths, *targets]
-    images = _Images(paths, targets, reading, register)
+    deep = registry.load("tasks", config.task_name).DEEP
+    images = _Images(paths, targets, reading, register, deep)
     with distributed.joined(where):
         if workers > 1 and distributed.size() > 1:
             raise InputError("torchrun trains one network with all processes, --workers one with each; leave one out")
@@ -110,6 +111,7 @@ class _Images:
     targets: Sequence[Path]
     reading: Reading
     register: bool
+    deep: bool
 
     def open(self, say: Say) -> tuple[list[Path], list[Stack], list[Stack]]:
         """Return files, images, and their targets, which the files end with."""
@@ -125,8 +127,8 @@ class _Images:
         return files, stacks, []
 
     def place(self, stacks: Sequence[Stack], say: Say) -> list[Stack]:
-        """Return the images with their surface, which is told of; pairs have none that matters."""
-        if self.targets:
+        """Return the images with their surface, which is told of where it matters."""
+        if not self.deep:
             return [stack.with_optics(surface="first") for stack in stacks]
         placed = [surfaced(stack, self.reading.surface) for stack in stacks]
         for stack, why in placed:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcontrast.tiles import Slices
+from deepcontrast.views import View, seen_back
 
 SAMPLES = 1024
 """Voxels of each side of a tile that are looked at, evenly spaced."""
@@ -55,6 +56,10 @@ class Seam:
 
     def __add__(self, other: Seam) -> Seam:
         return Seam(*(_three(np.add(getattr(self, f.name), getattr(other, f.name)).tolist()) for f in fields(self)))
+
+    def of_volume(self, view: View) -> Seam:
+        """Return what was found of a view of a volume, by the axes of the volume."""
+        return Seam(*(seen_back(getattr(self, f.name), view) for f in fields(self)))
 
     def ratio(self) -> tuple[float | None, float | None, float | None]:
         """Return, per axis, the result's kinks at borders over those inside, divided by the raw's.

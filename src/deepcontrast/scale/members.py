@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from deepcontrast import registry
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
 from deepcontrast.joined import given, own_first
@@ -19,8 +20,11 @@ from deepcontrast.normalize import Norm
 from deepcontrast.prediction import Done, Plan, load_nets, make_plan, predict_pass
 from deepcontrast.progress import Event
 from deepcontrast.stack import Frame, Stack
+from deepcontrast.task import Geometry
 from deepcontrast.uncertainty import MAPS
+from deepcontrast.upsampled import upsampled
 from deepcontrast.valid import Survey, codes
+from deepcontrast.views import AS_IT_IS, Viewed, seen, seen_back
 
 Box = tuple[slice, slice, slice]
 
@@ -183,7 +187,7 @@ def normed(task: Any, members: Sequence[Member], norms: Sequence[Sequence[Norm |
 
 def volumes_for(task: Any, members: Sequence[Member], c: int, volume_of: Callable[[Member, int], Any]) -> list[Any]:
     """Return what each member is given to restore a channel: what is called for it, or for all channels together."""
-    return [given(c, _channels(task, member), partial(volume_of, member)) for member in members]
+    return [given(c, geometry_of(task, member).channels, partial(volume_of, member)) for member in members]
 
 
 def unmeasured(
@@ -196,15 +200,41 @@ def unmeasured(
     box: Box,
 ) -> NDArray[np.bool_] | None:
     """Return which voxels of a box hold no measurement, in any channel that is given to restore one; ``None``: none."""
-    channels = own_first(c, max(_channels(task, member) for member in members))
+    channels = own_first(c, max(geometry_of(task, member).channels for member in members))
     known = [(n, surveys[t, n]) for n in channels if not surveys[t, n].all_valid]
     found = [codes(stack.frame(t, n), survey, box) > 0 for n, survey in known]
     return np.asarray(np.logical_or.reduce(found)) if found else None
 
 
-def _channels(task: Any, member: Member) -> int:
-    """Return how many channels the networks of a member are given together."""
-    return int(task.geometry(member.nets[0], member.fit, member.config).channels)
+def geometry_of(task: Any, member: Member) -> Geometry:
+    """Return how the networks of a member may be applied."""
+    found: Geometry = task.geometry(member.nets[0], member.fit, member.config)
+    return found
+
+
+def halo_of(geometry: Geometry) -> tuple[int, int, int]:
+    """Return how far networks look along Z, Y, X, in whichever of their views."""
+    z, y, x = np.max([seen_back(geometry.halo, view) for view in geometry.views], axis=0).tolist()
+    return z, y, x
+
+
+def grid_of(models: Sequence[Model]) -> float:
+    """Return how many planes the result of models has for one of an image.
+
+    Raises:
+        InputError: they differ in it.
+    """
+    task: Any = registry.load("tasks", models[0].task)
+    channels = [channel for model in models for channel in model.channels]
+    found = sorted({float(task.grid(task.Fit.decode(one.fit, one.arrays))) for one in channels})
+    if len(found) > 1:
+        raise InputError(f"the models make {found[0]:g} and {found[-1]:g} planes of one; accepted: models of one grid")
+    return found[0]
+
+
+def on_grid(stack: Stack, planes: float) -> Stack:
+    """Return a stack on the grid of its result, of so many planes for one; see :func:`upsampled`."""
+    return stack if planes == 1 else upsampled(stack, planes)
 
 
 def plan_members(
@@ -218,9 +248,13 @@ def plan_members(
     block: Sequence[int],
     uncertain: bool = False,
 ) -> list[Plan]:
-    """Return how each member will be applied to volumes (Z, Y, X), block by block; see :func:`make_plan`."""
-    plan = partial(make_plan, task, device=device, memory=memory, besides=besides, block=block, uncertain=uncertain)
-    return [plan(nets=one.nets, shape=shape, fit=one.fit, config=one.config) for one in members]
+    """Return how each member will be applied to volumes (Z, Y, X), block by block and view by view."""
+    plan = partial(make_plan, task, device=device, memory=memory, besides=besides, uncertain=uncertain)
+    return [
+        plan(nets=one.nets, shape=seen(shape, view), fit=one.fit, config=one.config, block=seen(block, view))
+        for one in members
+        for view in geometry_of(task, one).views
+    ]
 
 
 def restore(
@@ -246,36 +280,63 @@ def restore(
         device: where the networks are.
         report: takes the share that is done.
         box: what is restored of it; by default the whole.
-        plans: of the tiles, for each member; by default made here.
+        plans: of the tiles, for each view of each member; by default made here.
         uncertain: whether the maps are wanted.
     """
     box = box or (slice(0, volumes[0].shape[0]), slice(0, volumes[0].shape[1]), slice(0, volumes[0].shape[2]))
-    mean = np.zeros([part.stop - part.start for part in box], np.float32)
-    # The only member writes where the mean is wanted.
-    out = mean if len(members) == 1 else np.empty_like(mean)
-    beside = {name: np.empty_like(mean) for name in MAPS if uncertain}
-    done = []
-    for n, (member, volume, plan) in enumerate(zip(members, volumes, plans or [None] * len(members), strict=True)):
+    shape = [part.stop - part.start for part in box]
+    mean: NDArray[np.float32] | None = None
+    beside = {name: np.empty(shape, np.float32) for name in MAPS if uncertain}
+    views = [geometry_of(task, member).views for member in members]
+    total, done, given_plans = sum(map(len, views)), list[Done](), iter(plans or ())
+    for member, volume, orders in zip(members, volumes, views, strict=True):
+        parts = []
+        for view in orders:
 
-        def progress(event: Event, n: int = n) -> None:
-            if event.total:
-                report((n + event.done / event.total) / len(members))
+            def progress(event: Event) -> None:
+                if event.total:
+                    report((len(done) + event.done / event.total) / total)
 
-        done.append(
-            predict_pass(
+            parts.append(np.empty(shape, np.float32))
+            one = predict_pass(
                 task,
                 member.nets,
-                volume,
+                volume if view == AS_IT_IS else Viewed(volume, view),
                 member.fit,
                 member.config,
-                out=out,
+                out=parts[-1].transpose(view),
                 beside=beside,
-                box=box,
-                plan=plan,
+                box=seen(box, view),
+                plan=next(given_plans, None),
                 device=device,
                 progress=progress,
             )
-        )
-        if out is not mean:
-            mean += out * np.float32(member.share)
+            done.append(replace(one, seam=one.seam.of_volume(view)))
+        found = _merged(parts, geometry_of(task, member).above)
+        if len(members) > 1:
+            found *= np.float32(member.share)
+        if mean is None:
+            mean = found
+        else:
+            mean += found
+    assert mean is not None
     return {"mean": mean, **beside}, done
+
+
+def _merged(views: Sequence[NDArray[np.float32]], above: float | None) -> NDArray[np.float32]:
+    """Return the mean of what was restored in several views, in the first of them; see :class:`Geometry`."""
+    first, *others = views
+    if not others:
+        return first
+    if above is None:
+        for other in others:
+            first += other
+        first /= len(views)
+        return first
+    first -= np.float32(above)
+    np.maximum(first, 0, out=first)
+    for other in others:
+        first *= np.maximum(other - np.float32(above), 0)
+    np.power(first, 1 / len(views), out=first)
+    first += np.float32(above)
+    return first

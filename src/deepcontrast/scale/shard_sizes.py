@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 
 from deepcontrast.stack import Stack
@@ -29,17 +30,34 @@ HELD_AS_MAP = 8
 HELD_BESIDE = 8
 """Bytes more for each other channel that is read with it."""
 
+HELD_AS_VIEW = 4
+"""Bytes more for each view after the first that is restored before their mean is taken."""
+
 Lengths = tuple[int, int, int]
 
 
-def held(*, uncertain: bool, channels: int = 1) -> int:
-    """Return the bytes that a worker holds for every voxel of its shard, besides the tiles."""
-    return HELD + (4 * len(MAPS) + HELD_AS_MAP) * uncertain + HELD_BESIDE * (channels - 1)
+@dataclass(frozen=True)
+class Load:
+    """What is held of a shard besides its image and its result.
+
+    Attributes:
+        uncertain: whether the maps of :mod:`deepcontrast.uncertainty` are made too.
+        channels: that are read together.
+        views: that are restored one after the other.
+    """
+
+    uncertain: bool = False
+    channels: int = 1
+    views: int = 1
+
+    @property
+    def held(self) -> int:
+        """The bytes that a worker holds for every voxel of its shard, besides the tiles."""
+        maps = (4 * len(MAPS) + HELD_AS_MAP) * self.uncertain
+        return HELD + maps + HELD_BESIDE * (self.channels - 1) + HELD_AS_VIEW * (self.views - 1)
 
 
-def shard_lengths(
-    stack: Stack, halo: Sequence[int], memory: int, *, uncertain: bool = False, channels: int = 1
-) -> Lengths:
+def shard_lengths(stack: Stack, halo: Sequence[int], load: Load, memory: int) -> Lengths:
     """Return the voxels (z, y, x) of a shard of a stack, powers of two.
 
     Axes without halo are cut first, where cutting costs nothing: planes of a network that looks at one are kept wide.
@@ -47,12 +65,10 @@ def shard_lengths(
     Args:
         stack: whose shape matters.
         halo: how far the network looks along Z, Y, X.
+        load: what a worker holds of it.
         memory: bytes a worker has for its shard.
-        uncertain: whether the maps of :mod:`deepcontrast.uncertainty` are made too.
-        channels: that are read together.
     """
-    each = held(uncertain=uncertain, channels=channels)
-    voxels = min(LARGE_SHARD if prod(stack.shape) > MANY * SHARD else SHARD, memory // each)
+    voxels = min(LARGE_SHARD if prod(stack.shape) > MANY * SHARD else SHARD, memory // load.held)
     shape = stack.frame().shape
     lengths = [max(least, 1 << (n - 1).bit_length()) for n, least in zip(shape, FINEST, strict=True)]
     while prod(lengths) > voxels:

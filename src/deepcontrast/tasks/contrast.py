@@ -32,6 +32,7 @@ from deepcontrast.uncertainty import BOUNDS
 from deepcontrast.valid import Survey
 
 __all__ = [
+    "DEEP",
     "PAIRED",
     "Fit",
     "Params",
@@ -43,6 +44,7 @@ __all__ = [
     "example",
     "fit",
     "geometry",
+    "grid",
     "left",
     "of_pair",
     "own_norm",
@@ -54,6 +56,7 @@ __all__ = [
 ]
 
 PAIRED = False
+DEEP = True
 
 
 def sample(
@@ -108,6 +111,11 @@ def example(source: Source, z: int, fit: Fit, config: Config) -> tuple[NDArray[n
 def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str, Tensor]:
     """Apply the network once to a tile in grey levels: (Z + 2 context, Y, X), of which (Z, Y, X) are restored."""
     return applied(net, tile, fit, fit.norm)
+
+
+def grid(fit: Fit) -> float:
+    """Return how many planes the result has for one of an image: as many."""
+    return 1.0
 
 
 def unlike(fit: Fit, frame: Frame, known: Survey) -> list[str]:

@@ -21,20 +21,21 @@ from torch import Tensor, nn
 from deepcontrast.bank import CENTRE, WEIGHT, fill_bank
 from deepcontrast.cleaned import Cleaned
 from deepcontrast.config import Config, Table
-from deepcontrast.errors import InputError
 from deepcontrast.histogram import percentiles
-from deepcontrast.noise.detail import detail
 from deepcontrast.normalize import Norm
 from deepcontrast.patches import Column, hold_out, patch_size
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.recalibration import Recalibration
 from deepcontrast.stack import Frame
 from deepcontrast.task import Bank, Source
+from deepcontrast.tasks._likeness import described, differs, ranges
+from deepcontrast.tasks._norms import measure, median
 from deepcontrast.tasks._planes import Together, applied, geometry, layers_of
 from deepcontrast.tasks._planes import build as build_net
-from deepcontrast.valid import EMPTY, Box, Invalid, Survey, codes, fill_empty, find_invalid
+from deepcontrast.valid import Box, Invalid, Survey, fill_empty, find_invalid
 
 __all__ = [
+    "DEEP",
     "PAIRED",
     "Fit",
     "Params",
@@ -44,6 +45,7 @@ __all__ = [
     "cleaned",
     "fit",
     "geometry",
+    "grid",
     "join",
     "left",
     "normed",
@@ -57,13 +59,7 @@ __all__ = [
 ]
 
 PAIRED = True
-FAR = 1.5
-"""How many times beyond the images of training an image is said to be unlike them."""
-LOOKED_AT = {
-    "detail": "its noise, or finest detail, as a share of its contrast,",
-    "mean": "its mean grey level",
-    "pixel": "its pixel size in um",
-}
+DEEP = False
 BRIGHT = 99.9
 """Percentile of the target that foreground is measured by."""
 
@@ -170,8 +166,8 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     layers = layers_of(sources, config.net)
     rng = np.random.default_rng(config.train.seed)
     return Fit(
-        norm=_median(norms),
-        target=_median(targets),
+        norm=median(norms),
+        target=median(targets),
         kind=params.norm,
         low=params.low,
         high=params.high,
@@ -180,7 +176,7 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         held_out=hold_out(tuple(shapes.values()), patch, config.train.validation, rng),
         layers=layers,
         in_space=in_space and len(layers) > 1,
-        seen=_ranges([_described(source.frame, source.survey) for source in sources]),
+        seen=ranges([described(source.frame, source.survey) for source in sources]),
     )
 
 
@@ -188,44 +184,6 @@ def join(fits: Sequence[Fit]) -> list[Fit]:
     """Return the fits of all channels of an image for one network that restores them together."""
     together = tuple((one.norm, one.target) for one in fits)
     return [replace(one, channel=c, together=together) for c, one in enumerate(fits)]
-
-
-def measure(frame: Frame, image: Frame, known: Survey, kind: str, low: float, high: float) -> Norm:
-    """Return the norm of a frame (Z, Y, X) where an image, itself or its partner, is not empty; read plane by plane.
-
-    Args:
-        frame: what is measured.
-        image: that may have empty voxels.
-        known: the survey of that image.
-        kind, low, high: see :class:`Params`.
-
-    Source: CARE supplement, equation 2.1, for percentiles.
-
-    Raises:
-        InputError: all of it is one value.
-    """
-    planes = [z for z in range(len(frame)) if known.seen[z] and not known.blank[z]]
-
-    def parts() -> Iterator[NDArray[Any]]:
-        for z in planes:
-            plane = np.asarray(frame[z])
-            if known.all_valid:
-                yield plane.ravel()
-            else:
-                whole = slice(z, z + 1), slice(0, plane.shape[0]), slice(0, plane.shape[1])
-                yield plane[codes(image, known, whole)[0] != EMPTY]
-
-    if kind == "percentile":
-        bottom, top = percentiles(parts, (low, high))
-        norm = Norm(bottom, top - bottom)
-    else:
-        count = sum(part.size for part in parts())
-        mean = sum(float(part.sum(dtype=np.float64)) for part in parts()) / max(count, 1)
-        square = sum(float(np.square(part - mean, dtype=np.float64).sum()) for part in parts())
-        norm = Norm(mean, float(np.sqrt(square / max(count, 1))))
-    if not norm.scale > 0:
-        raise InputError(f"'{frame.stack.source}' has nearly one value everywhere; it cannot be normalised")
-    return norm
 
 
 def pair_norms(source: Source, kind: str, low: float, high: float) -> tuple[Norm, Norm]:
@@ -266,40 +224,14 @@ def left(fit: Fit, values: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(fit.target.invert(fit.norm(values.astype(np.float32))), np.float32)
 
 
+def grid(fit: Fit) -> float:
+    """Return how many planes the result has for one of an image: as many."""
+    return 1.0
+
+
 def unlike(fit: Fit, frame: Frame, known: Survey) -> list[str]:
     """Return in words how an image differs from all that the model was trained on, so that it may fail."""
-    words = []
-    for name, value in _described(frame, known).items():
-        if name in fit.seen and not (name == "mean" and fit.per_image):
-            low, high = fit.seen[name]
-            more, less = value / max(high, 1e-9), low / max(value, 1e-9)
-            if max(more, less) > FAR:
-                beyond = f"{more:.1f} times the most" if more > less else f"1/{less:.1f} of the least"
-                words.append(f"{LOOKED_AT[name]} is {value:.3g}, {beyond} of the images of training")
-    return words
-
-
-def _described(frame: Frame, known: Survey) -> dict[str, float]:
-    """Return what is looked at of an image: in the plane nearest its middle that shows something, and of its pixels."""
-    found = {}
-    shown = np.flatnonzero(known.seen & ~known.blank)
-    if len(shown):
-        z = int(shown[np.argmin(np.abs(shown - len(frame) // 2))])
-        plane = np.asarray(frame[z], np.float64)
-        if known.bordered[z]:
-            whole = slice(z, z + 1), slice(0, plane.shape[0]), slice(0, plane.shape[1])
-            valid = codes(frame, known, whole)[0] != EMPTY
-            plane = plane[np.ix_(valid.mean(1) > 0.5, valid.mean(0) > 0.5)]
-        if plane.size and plane.std() > 0:
-            found = {"detail": detail(plane), "mean": float(plane.mean())}
-    pixel = frame.stack.optics.voxel_size[2]
-    return found | ({"pixel": float(pixel)} if pixel else {})
-
-
-def _ranges(images: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
-    """Return least and most of what all images have."""
-    shared = set.intersection(*(set(image) for image in images))
-    return {name: (min(i[name] for i in images), max(i[name] for i in images)) for name in sorted(shared)}
+    return differs(fit.seen, frame, known, brightness=not fit.per_image)
 
 
 def clean(volume: NDArray[Any], fit: Fit, invalid: Invalid | None = None) -> NDArray[np.float32]:
@@ -404,7 +336,3 @@ def build(fit: Fit, config: Config) -> nn.Module:
 def _names(kind: str, count: int) -> list[str]:
     """Return what the images of so many channels are called."""
     return [kind] if count == 1 else [f"{kind}{c}" for c in range(count)]
-
-
-def _median(norms: Sequence[Norm]) -> Norm:
-    return Norm(float(np.median([n.offset for n in norms])), float(np.median([n.scale for n in norms])))

@@ -1,0 +1,160 @@
+"""What a microscope does along the axis of the stacks of a training: distance of planes, blur, noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from deepcontrast import axial_blur, psf
+from deepcontrast.axial_blur import Spectra
+from deepcontrast.errors import InputError
+from deepcontrast.io import open_stack
+from deepcontrast.noise import estimate_camera
+from deepcontrast.progress import Progress
+from deepcontrast.sampling import sample_planes
+from deepcontrast.stack import Optics, Stack
+from deepcontrast.task import Source
+
+FIT_PLANES = 64
+"""Planes that the noise is estimated from, at most."""
+
+
+class Settings(Protocol):
+    """What a user says of the axis; see the ``Params`` of the task ``isotropic``."""
+
+    @property
+    def psf(self) -> str: ...
+    @property
+    def na(self) -> float | None: ...
+    @property
+    def wavelength_nm(self) -> float | None: ...
+    @property
+    def index(self) -> float | None: ...
+    @property
+    def psf_voxel(self) -> tuple[float, float, float] | None: ...
+    @property
+    def noise(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Axial:
+    """How planes lie and what the microscope does along the axis; lengths in pixels, grey levels.
+
+    Attributes:
+        kernel: the blur that turns a lateral section into an axial one, rows (along the axis) of columns, sum 1.
+        gain, zero: the noise of a grey level g has the variance ``gain (g - zero)``; no noise where the gain is 0.
+        how: what the kernel is from, in words.
+        spectra: that it was estimated from.
+    """
+
+    kernel: tuple[tuple[float, ...], ...]
+    gain: float
+    zero: float
+    how: str
+    spectra: Spectra | None = None
+
+    @property
+    def noise(self) -> Optics:
+        """Return the noise as the degradations take it."""
+        return Optics(gain=self.gain, offset=self.zero)
+
+    @classmethod
+    def decode(cls, table: Mapping[str, Any]) -> Axial:
+        """Return what was stored."""
+        spectra = table["spectra"]
+        kernel = tuple(map(tuple, table["kernel"]))
+        return cls(**{**table, "kernel": kernel, "spectra": None if spectra is None else Spectra.decode(spectra)})
+
+
+def distance_of_planes(stack: Stack, factor: float | None) -> float:
+    """Return the distance of planes in pixels.
+
+    Raises:
+        InputError: it is not known, or below 1.
+    """
+    if factor is not None:
+        return factor
+    z, _, x = stack.optics.voxel_size
+    if not z or not x:
+        raise InputError(
+            f"'{stack.source}' does not say how far apart its planes are; give --voxel-size Z,Y,X, or for planes 5 "
+            "pixels apart --set task.factor=5"
+        )
+    if z < 0.999 * x:
+        raise InputError(
+            f"the planes of '{stack.source}' are {z:g} um apart, its pixels {x:g} um: {z / x:.3g} times as far; "
+            "accepted: 1 or more times"
+        )
+    return max(1.0, z / x)
+
+
+def axial_of(sources: Sequence[Source], factor: float, settings: Settings, progress: Progress) -> Axial:
+    """Return what the microscope does along the axis.
+
+    Raises:
+        InputError: a PSF that is none, or optics that are not known.
+    """
+    spectra = None
+    if settings.psf == "estimated":
+        sigma, spectra = axial_blur.estimated([source.frame for source in sources], factor)
+        kernel = axial_blur.gaussian(sigma)
+        how = f"axial blur on top of the lateral one, estimated from the spectra: Gaussian, sigma {sigma:.2f} pixels"
+        if spectra is None:
+            how = (
+                "the spectra do not show the axial blur (too few planes, too little structure, or one with a preferred "
+                f"direction); taken to be one plane wide: Gaussian, sigma {sigma:.2f} pixels; give --psf FILE"
+            )
+    else:
+        pixel = sources[0].stack.optics.voxel_size[2]
+        if not pixel:
+            raise InputError(
+                f"'{sources[0].stack.source}' has no pixel size, which a PSF needs; give --voxel-size Z,Y,X"
+            )
+        spot, voxel, name = _spot(sources[0].stack, sources[0].c, pixel, settings)
+        kernel = axial_blur.of_psf(spot, voxel, pixel)
+        width = axial_blur.width_of(kernel)
+        how = f"axial blur on top of the lateral one is that of {name}, sigma {width:.2f} pixels"
+    gain = zero = 0.0
+    if settings.noise:
+        _, planes, valid, _ = sample_planes(sources, FIT_PLANES, progress)
+        camera, _ = estimate_camera(planes, valid=valid, remove_pattern=False)
+        gain, zero = float(camera.gain), float(camera.intercept)
+    return Axial(tuple(map(tuple, kernel.tolist())), gain, zero, how, spectra)
+
+
+def _spot(
+    stack: Stack, c: int, pixel: float, settings: Settings
+) -> tuple[NDArray[Any], tuple[float, float, float], str]:
+    """Return a point-spread function, its voxel, and what it is from."""
+    optics = stack.optics
+    if settings.psf not in ("widefield", "confocal"):
+        given = open_stack(Path(settings.psf))
+        if given.size("T") > 1 or given.size("C") > 1:
+            raise InputError(f"the PSF '{settings.psf}' is {given.axes}; accepted: ZYX")
+        voxel = settings.psf_voxel or given.optics.voxel_size
+        if not all(voxel):
+            raise InputError(
+                f"the PSF '{settings.psf}' does not say its voxel size; give --set task.psf_voxel=[Z,Y,X] in um"
+            )
+        z, y, x = (float(v or 0) for v in voxel)
+        return given.volume(), (z, y, x), f"the PSF '{settings.psf}'"
+    waves = optics.wavelengths
+    wave = settings.wavelength_nm or (waves[c] if c < len(waves) else None)
+    na, index = settings.na or optics.numerical_aperture, settings.index or optics.refractive_index
+    if not na or not wave or not index:
+        missing = [key for key, value in (("na", na), ("wavelength_nm", wave), ("index", index)) if not value]
+        raise InputError(
+            f"a {settings.psf} PSF needs {', '.join(missing)}, which '{stack.source}' does not say; give --set "
+            + " --set ".join(f"task.{key}=..." for key in missing)
+        )
+    um, voxel = wave / 1000, (pixel, pixel, pixel)
+    shape = psf.support(na=na, wavelength_um=um, index=index, voxel_um=voxel)
+    if settings.psf == "widefield":
+        made = psf.widefield(shape, na=na, wavelength_um=um, index=index, voxel_um=voxel)
+    else:
+        made = psf.confocal(shape, na=na, excitation_um=um, emission_um=um, index=index, voxel_um=voxel)
+    return made, voxel, f"a {settings.psf} microscope of aperture {na:g} at {wave:g} nm, index {index:g}"
