@@ -66,8 +66,8 @@ def minimum_cost_surface(
             "pixels, 0 or more planes, 0 or more"
         )
     coarse = ndimage.gaussian_filter(_reduced(volume, reduce), smooth)
-    dark, bright = coarse.min(), coarse.max()
-    cost = np.rint((bright - coarse) * (LEVELS / max(bright - dark, np.finfo(np.float32).tiny))).astype(np.int64)
+    span = float(np.ptp(coarse))
+    cost = np.rint((coarse.max() - coarse) * (LEVELS / span if span else 0.0)).astype(np.int64)
     heights = cheapest_heights(cost, step)
     # A column stands at the middle of its pixels.
     places = np.meshgrid(*((np.arange(n) - (reduce - 1) / 2) / reduce for n in volume.shape[1:]), indexing="ij")
