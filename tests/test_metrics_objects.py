@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial import cKDTree
 
 from deepcontrast.errors import InputError
 from deepcontrast.metrics import Measurement
 from deepcontrast.metrics._matching import THRESHOLDS
 from deepcontrast.metrics.error import error, error_of_labels
 from deepcontrast.metrics.jaccard import jaccard, jaccard_map
+from deepcontrast.metrics.membrane_seg import DEPTHS, WIDTHS, cells, membrane_seg
 from deepcontrast.metrics.seg import _reach, seg, seg_of_labels
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -194,12 +196,75 @@ def test_a_sweep_that_ends_below_the_objects_is_not_measured() -> None:
     assert "constant" in seg(flat, known)[0].reason
 
 
-@pytest.mark.parametrize("score", [seg_of_labels, error_of_labels, jaccard, jaccard_map, seg, error])
+@pytest.mark.parametrize("score", [seg_of_labels, error_of_labels, jaccard, jaccard_map, seg, error, membrane_seg])
 def test_what_are_no_labels_is_refused_in_one_line(score: Callable[..., object]) -> None:
     image, known = nuclei(0)
-    first = image if score in (seg, error) else known
+    first = image if score in (seg, error, membrane_seg) else known
     for wrong in (known > 0, image):
         with pytest.raises(InputError, match=r"^labels of type \w+; accepted: integers, .*$"):
             score(first, wrong)
     with pytest.raises(InputError, match=r"of shape .*; accepted: that of the"):
         score(first[1:], known)
+
+
+def epithelium(seed: int, *, noise: float = 0.0) -> tuple[NDArray[np.float64], Labels]:
+    """Return membranes of brightness 100, about 3 px wide, between cells of some 16 px, and the cells."""
+    rng, n = np.random.default_rng(seed), 80
+    middles = (np.indices((5, 5)).reshape(2, -1).T + 0.5) * 16 + rng.uniform(-4, 4, (25, 2))
+    distance, nearest = cKDTree(middles).query(np.indices((n, n)).reshape(2, -1).T, k=2)
+    between = (distance[:, 1] - distance[:, 0]).reshape(n, n) / 2
+    image = 100 * np.exp(-(between**2) / (2 * 1.3**2)) + noise * rng.standard_normal((n, n))
+    return image, nearest[:, 0].reshape(n, n).astype(np.int64) + 1
+
+
+def test_cells_between_perfect_membranes_are_found_and_noise_costs_some() -> None:
+    for seed in range(3):
+        image, known = epithelium(seed)
+        clear = values(membrane_seg(image, known))["membrane_seg"]
+        scores = [values(membrane_seg(epithelium(seed, noise=n)[0], known))["membrane_seg"] for n in (40, 160)]
+        assert clear > 0.9  # type: ignore[operator]
+        assert clear > scores[0] > scores[1] + 0.1  # type: ignore[operator]
+
+
+def test_the_score_of_membranes_is_the_best_of_all_settings_tried() -> None:
+    image, known = epithelium(4, noise=60)
+    scores = {
+        (width, depth): seg_of_labels(cells(image, width=width, depth=depth), known)[0].value
+        for width in WIDTHS
+        for depth in DEPTHS
+    }
+    got = values(membrane_seg(image, known))
+    assert got["membrane_seg"] == max(scores.values())  # type: ignore[type-var]
+    assert scores[got["membrane_seg_width"], got["membrane_seg_depth"]] == got["membrane_seg"]  # type: ignore[index]
+    assert got["membrane_seg"] > scores[1.0, 0.02] + 0.2  # type: ignore[operator]
+    # Another unit is another name for the same image.
+    assert membrane_seg(4 * image + 256, known)[0].value == pytest.approx(got["membrane_seg"], abs=0.02)
+
+
+def test_lines_between_cells_are_one_pixel_of_no_cell() -> None:
+    image, _ = epithelium(5)
+    whole, parted = (cells(image, width=1.0, depth=0.1, lines=lines) for lines in (False, True))
+    assert whole.min() == 1
+    assert whole.max() == parted.max() == 25
+    # Without them the cells no longer touch along faces.
+    assert ndimage.label(parted)[1] == 25
+    np.testing.assert_array_equal(whole[parted > 0], parted[parted > 0])
+    # With the lines known as such, the segmentation of the image is the reference itself.
+    assert membrane_seg(image, parted, widths=(1.0,), depths=(0.1,), lines=True)[0].value == 1.0
+
+
+def test_a_shallow_basin_is_a_cell_only_where_the_depth_asked_for_is_less() -> None:
+    # Two basins, 0 and 60 deep, part at a ridge of 100: the shallow one is 40 of 100 deep.
+    image = np.repeat(np.interp(np.arange(41.0), [0, 10, 20, 30, 40], [100, 0, 100, 60, 100])[None], 20, axis=0)
+    assert [cells(image, width=0.0, depth=depth).max() for depth in (0.05, 0.35, 0.45)] == [2, 2, 1]
+
+
+def test_membranes_without_cells_or_contrast_are_not_scored() -> None:
+    image, known = epithelium(0)
+    assert "empty" in membrane_seg(image, 0 * known)[0].reason
+    assert "constant" in membrane_seg(0 * image, known)[0].reason
+    assert "finite" in membrane_seg(np.where(known == 1, np.nan, image), known)[0].reason
+    with pytest.raises(InputError, match=r"^cells of width 1 and depth 0 in an image of 2 axes; accepted: .*plane"):
+        cells(image, width=1, depth=0)
+    with pytest.raises(InputError, match="of 3 axes"):
+        membrane_seg(np.stack([image]), np.stack([known]))

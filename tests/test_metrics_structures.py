@@ -1,4 +1,4 @@
-"""Isotropy, profiles and spots against integrals, drawn structures and their invariances."""
+"""Isotropy, Fourier shells, profiles and spots against integrals, drawn structures and their invariances."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from deepcontrast.errors import InputError
 from deepcontrast.metrics import Measurement
+from deepcontrast.metrics.fourier_shell import Shells, fourier_shell, fourier_shells
 from deepcontrast.metrics.isotropy import isotropy
 from deepcontrast.metrics.profile import profile
 from deepcontrast.metrics.spots import spots
@@ -57,6 +58,162 @@ def test_isotropy_counts_what_the_planes_do_not_sample_as_missing() -> None:
     # Planes left out that held nothing of their own change nothing.
     fine = ndimage.gaussian_filter(white(4, (160, 72, 72)), (4.0, 1.0, 1.0), mode="wrap")
     assert isotropy(fine[::4], voxel=(4.0, 1.0, 1.0))[0].value == pytest.approx(isotropy(fine)[0].value, rel=0.03)
+
+
+def wedge_power(sigma_z: float, sigma_x: float, band: tuple[float, float], middle: float, half_angle: float) -> float:
+    """Integrate the power of blurred white noise over a wedge about an angle from the z axis, radians."""
+    radius = np.linspace(*band, 1001)[:, None]
+    angle = np.linspace(middle - math.radians(half_angle), middle + math.radians(half_angle), 1001)
+    exponent = (sigma_z * radius * np.cos(angle)) ** 2 + (sigma_x * radius * np.sin(angle)) ** 2
+    return float((radius * np.exp(-((2 * math.pi) ** 2) * exponent)).mean())
+
+
+@pytest.mark.parametrize("half_angle", [10.0, 20.0, 45.0])
+def test_isotropy_without_the_noise_floor_is_that_of_the_field_without_noise(half_angle: float) -> None:
+    clean = ndimage.gaussian_filter(white(5, (96, 160, 160)), (2.0, 1.3, 1.3), mode="wrap")
+    # Hardly anything of the field lies beyond 0.4 cycles per pixel: 1e-5 of its power at 0.
+    band, floor = (0.1, 0.36), 0.4
+    noisy = clean + 0.5 * np.random.default_rng(6).standard_normal(clean.shape)
+    axial, lateral = (wedge_power(2.0, 1.3, band, middle, half_angle) for middle in (0, math.pi / 2))
+    settings = {"band": band, "half_angle": half_angle}
+    drawn = isotropy(noisy, **settings)[0].value  # type: ignore[arg-type]
+    assert drawn is not None
+    assert drawn > axial / lateral + 0.1
+    assert isotropy(noisy, floor=floor, **settings)[0].value == pytest.approx(axial / lateral, rel=0.1)  # type: ignore[arg-type]
+    assert isotropy(clean, floor=floor, **settings)[0].value == pytest.approx(axial / lateral, rel=0.1)  # type: ignore[arg-type]
+
+
+def test_the_noise_floor_is_not_subtracted_where_the_planes_sample_nothing() -> None:
+    # Planes of 4 pixels that sample all there is of the field along z.
+    clean = ndimage.gaussian_filter(white(7, (256, 96, 96)), (4.0, 1.3, 1.3), mode="wrap")[::4]
+    noisy = clean + 0.3 * np.random.default_rng(8).standard_normal(clean.shape)
+    given = {"voxel": (4.0, 1.0, 1.0), "band": (0.05, 0.3), "half_angle": 20.0}
+    expected = isotropy(clean, **given)[0].value  # type: ignore[arg-type]
+    assert isotropy(noisy, floor=0.4, **given)[0].value == pytest.approx(expected, rel=0.1)  # type: ignore[arg-type]
+
+
+def test_isotropy_refuses_wedges_that_overlap_and_a_floor_beyond_what_is_sampled() -> None:
+    with pytest.raises(InputError, match=r"^half angle 60; accepted: degrees above 0 and up to 45$"):
+        isotropy(white(0, (32, 32)), half_angle=60)
+    assert isotropy(white(0, (32, 32)), floor=0.5)[0] == Measurement(
+        "isotropy", None, "no frequency is sampled beyond the floor's, 0.5"
+    )
+    # Noise alone: what is left of either wedge is near 0, and never below it.
+    for seed in range(8):
+        left = isotropy(white(seed, (32, 32, 32)), floor=0.4)[0]
+        assert left.reason == "there is no lateral energy" if left.value is None else left.value >= 0
+
+
+def shells_of(*given: object, **settings: object) -> Shells:
+    shells = fourier_shells(*given, **settings)  # type: ignore[arg-type]
+    assert isinstance(shells, Shells)
+    return shells
+
+
+def test_fourier_rings_equal_frequencies_summed_one_by_one() -> None:
+    image, other = white(0, (8, 10)), white(1, (8, 10))
+    rows, columns = np.arange(8), np.arange(10)
+    window = np.outer(np.sin(np.pi * (rows + 1) / 9) ** 2, np.sin(np.pi * (columns + 1) / 11) ** 2)
+    sums: dict[int, list[complex]] = {}
+    for ky in range(-4, 4):
+        for kx in range(-5, 5):
+            wave = np.exp(-2j * np.pi * (ky * rows[:, None] / 8 + kx * columns / 10))
+            f, g = (((v - v.mean()) * window * wave).sum() for v in (image, other))
+            ring = round(math.hypot(ky / 8, kx / 10) * 8)
+            if 1 <= ring <= 4:
+                sums.setdefault(ring, [0, 0, 0, 0])
+                parts = (f * g.conjugate(), abs(f) ** 2, abs(g) ** 2, 1)
+                sums[ring] = [a + b for a, b in zip(sums[ring], parts, strict=True)]
+    shells = shells_of(image, other)
+    np.testing.assert_allclose(shells.frequency, [n / 8 for n in sorted(sums)])
+    np.testing.assert_allclose(
+        shells.correlation, [s[0].real / math.sqrt((s[1] * s[2]).real) for _, s in sorted(sums.items())]
+    )
+    assert shells.samples.tolist() == [s[3] for _, s in sorted(sums.items())]
+
+
+def test_fourier_shells_of_an_object_in_noise_are_the_signal_s_share_of_the_power() -> None:
+    sigma, noise, rng = 1.0, 1.0, np.random.default_rng(3)
+    shape = (64, 64, 64)
+    signal = ndimage.gaussian_filter(white(2, shape), sigma, mode="wrap")
+    first, second = (signal + noise * rng.standard_normal(shape) for _ in range(2))
+
+    def share(k: NDArray[np.float64]) -> Array:
+        power = 100 * np.exp(-((2 * np.pi * sigma * k) ** 2))
+        return np.asarray(power / (power + noise**2))
+
+    shells = shells_of(first, second)
+    assert len(shells.frequency) == 32
+    # The power falls within a shell; from the third the window's mixing is small.
+    np.testing.assert_allclose(shells.correlation[2:], share(shells.frequency)[2:], atol=0.06)
+    grid = np.linspace(0, 0.5, 10001)
+    crossing = grid[np.argmax(share(grid) < 1 / 7)]
+    got = values(fourier_shell(first, second))
+    assert got["fourier_shell_resolution"] == pytest.approx(1 / crossing, rel=0.03)
+    assert got["fourier_shell_mean"] == pytest.approx(float(share(shells.frequency).mean()), abs=0.02)
+
+
+def test_a_wedge_sees_the_blur_along_its_axis_alone() -> None:
+    rng, shape = np.random.default_rng(4), (64, 64, 64)
+    signal = ndimage.gaussian_filter(white(5, shape), (2.0, 0.5, 0.5), mode="wrap")
+    first, second = (signal + rng.standard_normal(shape) for _ in range(2))
+    radius, angle = np.linspace(0.1, 0.5, 401), np.radians(np.linspace(0, 20, 201))[:, None]
+    along, across = radius * np.cos(angle), radius * np.sin(angle)
+    for axis in (0, 2):
+        shells = shells_of(first, second, axis=axis, wedge=20.0)
+        # About z the blur goes along the axis; about x it goes across, over all turns of the cone half of it.
+        turn = np.linspace(0, np.pi / 2, 46)[:, None, None]
+        kz, kx = (along, across) if axis == 0 else (across * np.cos(turn), np.hypot(along, across * np.sin(turn)))
+        power = 100 * np.exp(-((2 * np.pi) ** 2) * ((2.0 * kz) ** 2 + (0.5 * kx) ** 2)) + 0 * turn
+        share = (power.mean(axis=0) * np.sin(angle)).sum(axis=0) / np.sin(angle).sum()
+        expected = np.interp(shells.frequency[7:], radius, share / (share + 1))
+        # The window leaves a share of the frequencies to scatter by themselves.
+        scatter = 1 / np.sqrt(shells.samples[7:] / 2 / 3.4)
+        assert (np.abs(shells.correlation[7:] - expected) < 4 * scatter + 0.05).all()
+    resolution = [values(fourier_shell(first, second, axis=a, wedge=20))["fourier_shell_resolution"] for a in (0, 2)]
+    assert resolution[1] is None
+    assert resolution[0] is not None
+
+
+def test_fourier_shells_of_equal_opposite_and_unrelated_images() -> None:
+    image = white(6, (24, 40, 36))
+    assert values(fourier_shell(image, image))["fourier_shell_mean"] == pytest.approx(1)
+    assert fourier_shell(image, image)[1].reason == "no shell is below 0.143"
+    np.testing.assert_allclose(shells_of(image, -image).correlation, -1)
+    assert fourier_shell(image, -image)[1].reason == "the first shell is below 0.143"
+    shells = shells_of(image, white(7, image.shape))
+    # Each pair of opposite frequencies counts once, and the window joins about 3.4 of them (1.5 per axis).
+    assert np.abs(shells.correlation * np.sqrt(shells.samples / 2 / 3.4)).max() < 4
+
+
+def test_fourier_shells_take_any_unit_scale_and_offset() -> None:
+    rng = np.random.default_rng(8)
+    image = ndimage.gaussian_filter(white(8, (20, 48, 44)), 1.0)
+    other = image + 0.5 * rng.standard_normal(image.shape)
+    voxel = (0.6, 0.3, 0.3)
+    before = shells_of(image, other, voxel=voxel, wedge=30.0)
+    # Beyond the axial limit, half of the lateral one, the wedge reaches only as far as its edge.
+    assert before.frequency.max() <= 1 / (2 * 0.6 * math.cos(math.radians(30))) + 1 / (20 * 0.6)
+    for changed in (1e30 * image, 1e-3 * image - 5):
+        np.testing.assert_allclose(shells_of(changed, other, voxel=voxel, wedge=30.0).correlation, before.correlation)
+    wide = shells_of(image, other, voxel=tuple(1000 * v for v in voxel), wedge=30.0)
+    np.testing.assert_allclose(wide.frequency, before.frequency / 1000)
+    np.testing.assert_allclose(wide.correlation, before.correlation)
+
+
+def test_fourier_shells_are_undefined_without_contrast_or_room_and_refuse_what_does_not_fit() -> None:
+    image = white(9, (16, 16))
+    assert "constant" in fourier_shell(image, np.ones((16, 16)))[0].reason
+    assert "finite" in fourier_shell(np.where(np.eye(16), np.nan, 1.0), image)[0].reason
+    assert "too small" in fourier_shell(image[:3], image[:3])[0].reason
+    for other, settings, message in (
+        (image[1:], {}, r"^images of shapes \(16, 16\) and \(15, 16\); accepted: one shape of 2 or 3 axes$"),
+        (image, {"voxel": (1.0,) * 3}, "3 voxel sizes for 2 axes; accepted: one per axis"),
+        (image, {"wedge": 0.0}, "wedge of 0.0 degrees about axis 0; accepted: above 0 to 90, about axes 0 to 1"),
+        (image, {"wedge": 20.0, "axis": 2}, "about axis 2"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fourier_shell(image, other, **settings)  # type: ignore[arg-type]
 
 
 def test_isotropy_takes_any_unit_scale_and_offset() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,35 +19,52 @@ Array = NDArray[np.float64]
 
 
 def isotropy(
-    image: NDArray[Any], *, voxel: tuple[float, ...] | None = None, band: tuple[float, float] | None = None
+    image: NDArray[Any],
+    *,
+    voxel: tuple[float, ...] | None = None,
+    band: tuple[float, float] | None = None,
+    half_angle: float = 45.0,
+    floor: float | None = None,
 ) -> tuple[Measurement, ...]:
     """Return the ratio of axial to lateral spectral energy of a volume (Z, Y, X) or an axial section (Z, X).
 
-    The power spectra of all xz and yz sections (mean removed, Hann window) are averaged. Frequencies within 45
-    degrees of the z axis are axial, the others lateral; the energy of either is its mean over all frequencies of
-    the band, where those beyond what the planes sample count as 0. A structure without a preferred direction
-    under an isotropic microscope has 1; a microscope that blurs or samples coarsely along z less. Noise is
-    isotropic and draws the ratio towards 1: compare images of equal noise, or choose a band below it.
+    The power spectra of all xz and yz sections (mean removed, Hann window) are averaged. Frequencies within the half
+    angle of the z axis are axial, those within it of the lateral axis lateral; the energy of either is its mean over
+    all frequencies of the band, where those beyond what the planes sample count as 0. A structure without a preferred
+    direction under an isotropic microscope has 1; a microscope that blurs or samples coarsely along z less. Noise is
+    isotropic and draws the ratio towards 1: compare images of equal noise, choose a band below it, or subtract the
+    noise floor.
+
+    The floor is the mean power at all sampled frequencies whose lateral component is beyond ``floor``, whatever their
+    axial component. It is subtracted from the power at each sampled frequency of both wedges before the means are
+    taken (not from those that count as 0); an axial energy below 0 counts as 0. It is the noise's where that is white;
+    of a restored image, whose noise is not, it takes away less.
 
     Args:
         image: volume (Z, Y, X) or section (Z, X), any unit.
         voxel: size along each axis, any one unit of length; equal sizes where ``None``.
         band: lowest and highest frequency in cycles per that unit. Where ``None``, from two cycles per extent of
-            the shorter side, where window and shading end, to the lateral sampling limit.
+            the shorter side, where window and shading end, to the lateral sampling limit. For a known microscope,
+            0.25 and 0.9 of its lateral cut-off.
+        half_angle: of the wedges in degrees, above 0 and up to 45, where they meet.
+        floor: lateral frequency in cycles per that unit beyond which there is noise alone: the lateral cut-off of the
+            microscope, below the lateral sampling limit. Nothing is subtracted where ``None``.
 
     Returns:
         ``isotropy``, from 0; ``None`` with a reason where the image is constant, too small for the band, or
-        without lateral energy.
+        without lateral energy, or no frequency is sampled beyond the floor's.
 
     Raises:
-        InputError: not one voxel size per axis.
+        InputError: not one voxel size per axis, or a half angle out of range.
 
     Source: CARE, supplement, section 2.4.1 and figure 14 (the ratio of axial to lateral spectral energy); the paper
-    gives no formula: sectors, window and band are this project's choice.
+    gives no formula: wedges, window, band and floor are this project's choice.
     """
     sizes = (1.0,) * image.ndim if voxel is None else voxel
     if len(sizes) != image.ndim:
         raise InputError(f"{len(sizes)} voxel sizes for {image.ndim} axes; accepted: one per axis")
+    if not 0 < half_angle <= 45:
+        raise InputError(f"half angle {half_angle}; accepted: degrees above 0 and up to 45")
     if not np.isfinite(image).all():
         return (Measurement("isotropy", None, "the image has values that are not finite"),)
     if image.size == 0 or image.min() == image.max():
@@ -55,29 +73,37 @@ def isotropy(
     for axis in range(1, image.ndim):
         # The other lateral axis, where there is one, counts the sections (Z, lateral axis).
         sections = image[None] if image.ndim == 2 else np.moveaxis(image, 3 - axis, 0)
-        energies = _energies(sections, sizes[0], sizes[axis], band)
-        if energies is None:
-            return (Measurement("isotropy", None, "the image is too small for the band of frequencies"),)
+        energies = _energies(sections, sizes[0], sizes[axis], band, half_angle, floor)
+        if isinstance(energies, str):
+            return (Measurement("isotropy", None, energies),)
         axial.append(energies[0])
         lateral.append(energies[1])
-    if sum(lateral) <= LEAKAGE * sum(axial):
+    if sum(lateral) <= LEAKAGE * max(sum(axial), 0.0):
         return (Measurement("isotropy", None, "there is no lateral energy"),)
-    return (Measurement("isotropy", sum(axial) / sum(lateral)),)
+    return (Measurement("isotropy", max(sum(axial), 0.0) / sum(lateral)),)
 
 
 def _energies(
-    sections: NDArray[Any], dz: float, dx: float, band: tuple[float, float] | None
-) -> tuple[float, float] | None:
-    """Return mean axial and lateral energy of sections (n, Z, X), or ``None`` where the band holds no frequency."""
+    sections: NDArray[Any],
+    dz: float,
+    dx: float,
+    band: tuple[float, float] | None,
+    half_angle: float,
+    floor: float | None,
+) -> tuple[float, float] | str:
+    """Return mean axial and lateral energy of sections (n, Z, X), or the reason why there is none."""
     planes, columns = sections.shape[1:]
     step_z, step_x = 1 / (planes * dz), 1 / (columns * dx)
     low, high = (2 * max(step_z, step_x), 1 / (2 * dx)) if band is None else band
     kz, kx = fft.fftfreq(planes, dz)[:, None], fft.fftfreq(columns, dx)
     # The same steps without the limits of sampling: how many frequencies there would be.
     all_z, all_x = (step * np.arange(-int(high / step), int(high / step) + 1) for step in (step_z, step_x))
-    counts = [int(sector.sum()) for sector in _sectors(all_z[:, None], all_x, low, high)]
+    counts = [int(sector.sum()) for sector in _sectors(all_z[:, None], all_x, low, high, half_angle)]
     if 0 in counts:
-        return None
+        return "the image is too small for the band of frequencies"
+    beyond = np.abs(kx) > (math.inf if floor is None else floor)
+    if floor is not None and not beyond.any():
+        return f"no frequency is sampled beyond the floor's, {floor:.3g}"
     window = np.hanning(planes + 2)[1:-1, None] * np.hanning(columns + 2)[1:-1]
     power, largest = np.zeros((planes, columns)), float(np.abs(sections).max())
     for section in sections:
@@ -85,14 +111,20 @@ def _energies(
         scaled = section / np.float64(largest)
         power += np.abs(fft.fft2((scaled - scaled.mean()) * window)) ** 2
     power *= dz * dx / (len(sections) * (window**2).sum())
-    axial, lateral = (float(power[s].sum()) / n for s, n in zip(_sectors(kz, kx, low, high), counts, strict=True))
+    if floor is not None:
+        power -= power[:, beyond].mean()
+    sectors = _sectors(kz, kx, low, high, half_angle)
+    axial, lateral = (float(power[s].sum()) / n for s, n in zip(sectors, counts, strict=True))
     return axial, lateral
 
 
-def _sectors(kz: Array, kx: Array, low: float, high: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _sectors(
+    kz: Array, kx: Array, low: float, high: float, half_angle: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     # Frequencies on a border belong to no sector, however the unit of length rounds them.
     more = 1 + 1e-9
     kz, kx = np.abs(kz), np.abs(kx)
     radius = np.hypot(kz, kx)
     inside = (radius > more * low) & (more * radius < high)
-    return inside & (kz > more * kx), inside & (more * kz < kx)
+    slope = math.tan(math.radians(half_angle))
+    return inside & (slope * kz > more * kx), inside & (more * kz < slope * kx)
