@@ -16,7 +16,7 @@ from deepcontrast.metrics._matching import objects
 from deepcontrast.metrics.seg import seg_of_labels
 
 WIDTHS = (1.0, 1.5, 2.0, 3.0, 4.0)
-DEPTHS = (0.02, 0.05, 0.1, 0.2, 0.3)
+DEPTHS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
 def membrane_seg(

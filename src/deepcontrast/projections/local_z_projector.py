@@ -15,8 +15,8 @@ from deepcontrast.projections import Projection
 from deepcontrast.projections._read_out import Reading, checked, read_out
 
 CHOICES: tuple[Mapping[str, Any], ...] = tuple(
-    {"measure": measure, "window": window, "median": median}
-    for measure, (window, median) in product(("spread", "mean"), ((11, 11), (21, 21), (41, 31)))
+    {"measure": measure, "window": side, "median": side, "reading": reading}
+    for measure, side, reading in product(("spread", "mean"), (11, 31), ("maximum", "mean"))
 )
 
 

@@ -17,7 +17,8 @@ from deepcontrast.projections import Projection
 from deepcontrast.projections._read_out import Reading, checked, read_out
 
 CHOICES: tuple[Mapping[str, Any], ...] = tuple(
-    {"reduce": reduce, "step": step} for reduce, step in product((4, 8), (1, 2, 3))
+    {"reduce": reduce, "step": step, "reading": reading}
+    for reduce, step, reading in product((4, 8), (1, 2), ("maximum", "mean"))
 )
 LEVELS = 1000
 """Costs are whole numbers from 0 to this."""
@@ -51,7 +52,7 @@ def minimum_cost_surface(
         reading: ``maximum`` or ``mean`` of what is read.
 
     Returns:
-        the projection. Memory: about 250 bytes per voxel of the coarse stack.
+        the projection. Memory: about 600 bytes per voxel of the coarse stack.
 
     Raises:
         InputError: not three axes, values that are not finite, or a setting that is not accepted.

@@ -15,7 +15,8 @@ from deepcontrast.projections import Projection
 from deepcontrast.projections._read_out import Reading, checked, read_out
 
 CHOICES: tuple[Mapping[str, Any], ...] = tuple(
-    {"pull": pull, "focus": focus} for pull, focus in product((0.02, 0.1, 0.5), (1.0, 2.0))
+    {"pull": pull, "focus": focus, "thickness": thickness, "reading": "mean"}
+    for pull, focus, thickness in product((0.1, 0.5), (1.0, 2.0), (0, 1))
 )
 ITERATIONS = 500
 STEADY = 1e-3
