@@ -85,7 +85,7 @@ def cells(image: NDArray[Any], *, width: float, depth: float, lines: bool = Fals
     Raises:
         InputError: not one plane, a negative width or a depth that is not positive.
 
-    Source: Meyer 1994 (watershed by flooding); Soille 2003 (h-minima).
+    Source: Beucher & Meyer 1993 (watershed by flooding from markers); Soille 2003 (h-minima); scikit-image.
     """
     if image.ndim != 2 or width < 0 or not depth > 0:
         raise InputError(

@@ -49,7 +49,7 @@ def local_z_projector(
     Raises:
         InputError: not three axes, values that are not finite, or a setting that is not accepted.
 
-    Source: Herbert et al. 2021, BMC Biology 19:136 (LocalZProjector and DProj). Simplified: no binning before the
+    Source: Herbert et al. 2021, BMC Biology 19:136 (LocalZProjector and DeProj). Simplified: no binning before the
     filters and no Gaussian after the median.
     """
     volume = checked(stack)

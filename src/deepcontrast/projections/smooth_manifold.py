@@ -35,8 +35,8 @@ def smooth_manifold(
 ) -> Projection:
     """Return the stack on a smooth surface through the planes of best focus.
 
-    1. Focus of every voxel: the modified Laplacian, \\|second difference along y\\| + \\|along x\\|, of the plane after
-       a 3 x 3 median, averaged by a Gaussian. The plane of its maximum along z is the pixel's target.
+    1. Focus of every voxel: the modified Laplacian, the sum of the absolute second differences along y and along x, of
+       the plane after a 3 x 3 median, averaged by a Gaussian. The plane where it is largest is the pixel's target.
     2. Classes: of the focus along z the largest Fourier amplitude, the constant left out, in three clusters (k-means):
        background, uncertain, foreground.
     3. Map: from the targets of the nearest foreground pixels, every pixel goes over and over to the minimum of
