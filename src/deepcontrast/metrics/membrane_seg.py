@@ -74,7 +74,8 @@ def cells(image: NDArray[Any], *, width: float, depth: float, lines: bool = Fals
     """Return the cells (Y, X) between the bright membranes of a plane, numbered from 1.
 
     The plane is smoothed by a Gaussian; its minima that lie deeper than ``depth`` below the lowest saddle to a
-    deeper one (h-minima) are the markers of a watershed on the smoothed plane. Every pixel belongs to a cell.
+    deeper one (h-minima) are the markers of a watershed on the smoothed plane. Without lines
+    every pixel belongs to a cell.
 
     Args:
         image: (Y, X), any unit, finite, not constant between its percentiles 1 and 99.
