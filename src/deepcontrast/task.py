@@ -186,10 +186,12 @@ class Task(Protocol):
 
     ``PAIRED`` says whether it learns from pairs of images, ``DEEP`` whether from how a stack fades with depth: then it
     matters where the surface is, ``enhance`` chooses how often it is applied, and what is saturated stays as it is.
+    ``BESIDE`` are the names of what :meth:`restore` always gives beside the mean, for maps that are written too.
     """
 
     PAIRED: bool
     DEEP: bool
+    BESIDE: tuple[str, ...]
     Params: type[BaseModel]
     Fit: type[Any]
 
@@ -205,8 +207,11 @@ class Task(Protocol):
     def own_norm(self, fit: Any, frame: Frame, known: Survey) -> Norm | None:
         """Return the norm of an image by itself, given its survey, where models of this fit are applied so."""
 
-    def grid(self, fit: Any) -> float:
-        """Return how many planes the result has for one of an image."""
+    def on_grid(self, stack: Stack, fit: Any) -> Stack:
+        """Return an image on the grid of its result, of which it has the axes and voxels: what is restored."""
+
+    def paired(self, image: Stack, target: Stack, config: Config) -> tuple[Stack, Stack]:
+        """Return an image and its target on one grid, for training; of a task that learns from pairs."""
 
     def unlike(self, fit: Any, frame: Frame, known: Survey) -> list[str]:
         """Return in words how an image, given its survey, differs from all that the model was trained on."""

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from deepcontrast.calibration import Calibration, covered, distances, reliability
 from deepcontrast.config import Config
+from deepcontrast.flattened import planes_in
 from deepcontrast.joined import given
 from deepcontrast.patches import squares, validation_places
 from deepcontrast.prediction import make_plan, predict_apart
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.recalibration import Recalibration, recalibrate
 from deepcontrast.task import Source
-from deepcontrast.uncertainty import disagreement
+from deepcontrast.uncertainty import MAPS, disagreement
 
 TILE = 32
 """Side of the tiles, in pixels, that are trusted or not."""
@@ -114,7 +115,9 @@ def trust(
         volume = given(source.c if source.together else 0, len(volumes), volumes.__getitem__)
         # A tile is no larger than a square: all of it is computed.
         block = (step, fit.patch, fit.patch)
-        plan = make_plan(task, nets[:1], volume.shape, own, config, device=device, block=block, uncertain=True)
+        plan = make_plan(
+            task, nets[:1], volume.shape, own, config, device=device, block=block, maps=MAPS, planes=planes_in(volume)
+        )
         means, scales = predict_apart(task, nets, volume, own, config, box=box, plan=plan, device=device)
         target = source.truth[box].astype(np.float32) if task.PAIRED else None
         found.append(_Square(torch.from_numpy(means), torch.from_numpy(scales), target, source.valid(box), own))

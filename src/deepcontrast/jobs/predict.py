@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from deepcontrast import __version__, registry
 from deepcontrast.accept import check_survey, choose_device
 from deepcontrast.errors import Cancelled, DeepContrastError, InputError, OutputExistsError
+from deepcontrast.flattened import planes_in
 from deepcontrast.io import container_suffix, fingerprint, open_writer, read_attributes, stem, write_stack
 from deepcontrast.jobs.hardware import machine
 from deepcontrast.jobs.images import Reading, check_target, dtype_in, is_image_name, list_images
@@ -30,12 +31,13 @@ from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.scale.members import (
     Member,
     check_models,
+    check_once,
     check_uncertain,
     grid_of,
     left,
+    maps_of,
     merged,
     normed,
-    on_grid,
     open_members,
     own_norms,
     restore,
@@ -50,7 +52,6 @@ from deepcontrast.scale.predict_shards import (
 from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Stack
 from deepcontrast.training import threads
-from deepcontrast.uncertainty import MAPS
 from deepcontrast.valid import Survey, survey
 from deepcontrast.workdir import begun_on, finish_single, is_done, remove, working
 
@@ -112,6 +113,7 @@ def predict_images(
     if uncertainty or movie:
         check_uncertain(loaded, iterations)
         loaded = [merged(loaded)]
+    beside = maps_of(loaded, uncertain=uncertainty)
     targets = [out if single else out / f"{stem(file)}{container_suffix(file)}" for file in files]
     inputs = [*models, *files]
     if not plan_only:
@@ -120,9 +122,9 @@ def predict_images(
             check_out(target, resume=resume, overwrite=overwrite, inputs=inputs, folder=False)
             # What a run that is to go on has put there already is its own.
             own = resume and (target.exists() or bool(begun_on(target)))
-            for place in _beside(target, uncertainty, movie).values():
+            for place in _beside(target, beside, movie).values():
                 check_target(place, inputs, overwrite=overwrite or own)
-    outputs = [place for target in targets for place in (target, *_beside(target, uncertainty, movie).values())]
+    outputs = [place for target in targets for place in (target, *_beside(target, beside, movie).values())]
     _refuse_equal(outputs)
     kept = {path.resolve() for path in (*inputs, *outputs)}
     stale = {target: [place for place in _stale(target) if place.resolve() not in kept] for target in targets}
@@ -138,21 +140,22 @@ def predict_images(
         resources or Resources(),
         stale,
     )
-    planes = grid_of(loaded)
+    on_grid = grid_of(loaded)
     failures = []
     for file, target in zip(files, targets, strict=True):
         try:
             stack = reading.open(file)
             describe_stack(stack, say)
             check_models(loaded, stack, norm)
-            stack = on_grid(stack, planes)
-            if planes != 1:
-                say(f"  restored as {stack.describe().removeprefix(f'{stack.source}: ')}")
+            result = on_grid(stack)
+            if result is not stack:
+                check_once(result, iterations)
+                say(f"  restored as {result.describe().removeprefix(f'{stack.source}: ')}")
             if plan_only:
-                for line in describe_plan(order.planned(stack), stack):
+                for line in describe_plan(order.planned(result), result):
                     say(line)
             else:
-                work = partial(_predict_image, order, reading, file, stack, target)
+                work = partial(_predict_image, order, reading, file, result, target)
                 work(resume=resume, overwrite=overwrite, progress=progress, say=say)
         except DeepContrastError as error:
             if len(files) == 1 or isinstance(error, Cancelled):
@@ -176,9 +179,14 @@ class _Order:
     resources: Resources
     stale: Mapping[Path, Sequence[Path]]
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Names of the maps beside every result."""
+        return maps_of(self.models, uncertain=self.uncertainty)
+
     def planned(self, stack: Stack) -> dict[str, Any]:
         """Return how a stack will be restored."""
-        return plan_shards(self.models, stack, self.device, self.resources, uncertain=self.uncertainty)
+        return plan_shards(self.models, stack, self.device, self.resources, maps=self.beside)
 
 
 def _predict_image(
@@ -203,13 +211,14 @@ def _predict_image(
             "iterations": order.iterations,
             "norm": order.norm,
             "uncertainty": order.uncertainty,
+            "maps": list(order.beside),
             "movie": order.movie,
             "dtype": order.dtype,
             **asdict(reading),
         },
     }
     if resume and target.exists() and is_done(target, job, _made_as(target)):
-        for name, place in _beside(target, order.uncertainty, order.movie).items():
+        for name, place in _beside(target, order.beside, order.movie).items():
             # A movie may be of the other kind: that depends on what was installed then.
             others = [_movie_beside(target, suffix) for suffix in MOVIES if name == MOVIE]
             if not any(one.exists() for one in (place, *others)):
@@ -220,7 +229,7 @@ def _predict_image(
     dtype = dtype_in(container, np.dtype(order.dtype or stack.dtype))
     zarr = container == ".ome.zarr"
     there = size_of(partial_folder(target)) if resume else 0
-    needed = space(stack, order.iterations, dtype, copied=not zarr, uncertain=order.uncertainty)
+    needed = space(stack, order.iterations, dtype, copied=not zarr, maps=len(order.beside))
     check_space(target, needed + 50_000_000 - there)
     order.resources.check()
     stored = begun_on(target).get("plan") if resume else None
@@ -252,7 +261,7 @@ def _predict_image(
             device=order.device,
             threads=work.machine["threads"],
             folder=work.path.resolve(),
-            uncertain=order.uncertainty,
+            beside=order.beside,
             merged=order.uncertainty or order.movie,
             norms=norms,
         )
@@ -260,7 +269,7 @@ def _predict_image(
         with threads(restoration.threads):
             outcome = restore_stack(restoration, order.resources.runner(), attributes=kept, progress=progress)
         made = _in_container(restoration.result, work.path / target.name, stack, outcome.attributes)
-        places = _beside(target, order.uncertainty, order.movie)
+        places = _beside(target, order.beside, order.movie)
         beside = {
             places[name]: _in_container(path, work.path / places[name].name, stack)
             for name, path in restoration.maps.items()
@@ -276,9 +285,9 @@ def _predict_image(
         say(f"{target}: {line}")
 
 
-def _opened(reading: Reading, file: Path, planes: float) -> Stack:
+def _opened(reading: Reading, file: Path, on_grid: Callable[[Stack], Stack]) -> Stack:
     """Return an image on the grid of its result."""
-    return on_grid(reading.open(file), planes)
+    return on_grid(reading.open(file))
 
 
 def _unlike(models: Sequence[Model], stack: Stack, surveys: Mapping[tuple[int, int], Survey]) -> list[str]:
@@ -302,11 +311,11 @@ def _other_channels(models: Sequence[Model], stack: Stack) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _beside(target: Path, uncertainty: bool, movie: bool) -> dict[str, Path]:
+def _beside(target: Path, maps: Sequence[str], movie: bool) -> dict[str, Path]:
     """Return what is written beside a result, by name: ``liver.scale.tif`` beside ``liver.tif``."""
     first = stem(target)
     rest = target.name.removeprefix(first)
-    places = {name: target.with_name(f"{first}.{name}{rest}") for name in MAPS if uncertainty}
+    places = {name: target.with_name(f"{first}.{name}{rest}") for name in maps}
     return places | ({MOVIE: _movie_beside(target, movie_suffix())} if movie else {})
 
 
@@ -336,7 +345,7 @@ def _stale(target: Path) -> list[Path]:
         return []
     options = json.loads(record).get("options", {})
     movies = [_movie_beside(target, suffix) for suffix in MOVIES if options.get("movie")]
-    return [*_beside(target, options.get("uncertainty", False), False).values(), *movies]
+    return [*_beside(target, options.get("maps", MAPS if options.get("uncertainty") else ()), False).values(), *movies]
 
 
 def _in_container(path: Path, wanted: Path, stack: Stack, attributes: Mapping[str, float | str] | None = None) -> Path:
@@ -389,20 +398,23 @@ def predict_maps(
     own model's settings, scale and camera.
 
     Returns:
-        ``"mean"``, and with ``uncertainty`` the maps of :mod:`deepcontrast.uncertainty`, NaN where voxels of the image
-        hold no measurement.
+        ``"mean"``, what the task gives beside it (of ``project`` the height of the surface), and with ``uncertainty``
+        the maps of :mod:`deepcontrast.uncertainty`; all but the mean are NaN where voxels of the image hold no
+        measurement.
 
     Raises:
         InputError: the models restore different things, or other channels than the stack has, or they predict no
             uncertainty.
     """
     check_models(models, stack, norm)
-    stack = on_grid(stack, grid_of(models))
+    stack = grid_of(models)(stack)
+    check_once(stack, iterations)
     if uncertainty:
         check_uncertain(models, iterations)
         models = [merged(models)]
     task: Any = registry.load("tasks", models[0].task)
-    out = {name: np.empty(stack.shape, np.float32) for name in ("mean", *(MAPS if uncertainty else ()))}
+    beside = maps_of(models, uncertain=uncertainty)
+    out = {name: np.empty(stack.shape, np.float32) for name in ("mean", *beside)}
     channels = range(stack.size("C"))
     opened = [open_members(task, models, c, device) for c in channels]
     for t in range(stack.size("T")):
@@ -416,7 +428,7 @@ def predict_maps(
             found = [
                 restore(
                     task, fitted[c], volumes_for(task, fitted[c], c, volume),
-                    device=device, report=told, uncertain=uncertainty,
+                    device=device, report=told, beside=beside if k == iterations else (),
                 )[0]
                 for c in channels
             ]  # fmt: skip
@@ -452,7 +464,10 @@ def _volume(
     c: int,
 ) -> Any:
     """Return a channel as a member is given it: of the pass before, or of the image."""
-    return before[c] if before else task.cleaned(stack.frame(t, c), member.fit, surveys[t, c])[:]
+    if before:
+        return before[c]
+    cleaned = task.cleaned(stack.frame(t, c), member.fit, surveys[t, c])
+    return cleaned if planes_in(cleaned) > 1 else cleaned[:]
 
 
 def _told(progress: Progress, stage: str, share: float) -> None:

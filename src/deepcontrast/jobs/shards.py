@@ -12,6 +12,7 @@ import numpy as np
 from deepcontrast import registry
 from deepcontrast.accept import check_survey
 from deepcontrast.errors import InputError
+from deepcontrast.flattened import planes_of
 from deepcontrast.jobs.say import Say
 from deepcontrast.model import Model
 from deepcontrast.normalize import Norm
@@ -62,7 +63,7 @@ def norms_of(
 
 
 def plan_shards(
-    models: Sequence[Model], stack: Stack, device: str, resources: Resources, *, uncertain: bool = False
+    models: Sequence[Model], stack: Stack, device: str, resources: Resources, *, maps: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return how a stack will be restored, in plain numbers: its shards, and the tiles of each model."""
     task: Any = registry.load("tasks", models[0].task)
@@ -71,7 +72,10 @@ def plan_shards(
     members = open_members(task, models, 0, device)
     geometries = [geometry_of(task, member) for member in members]
     halo = np.max([halo_of(one) for one in geometries], axis=0).tolist()
-    load = Load(uncertain, max(one.channels for one in geometries), views=max(len(one.views) for one in geometries))
+    planes = planes_of(stack)
+    load = Load(
+        len(maps), max(planes, *(one.channels for one in geometries)), max(len(one.views) for one in geometries)
+    )
     shape = stack.frame().shape
     lengths = partial(shard_lengths, stack, halo, load)
     smallest, part = lengths(0), 2
@@ -81,7 +85,15 @@ def plan_shards(
         left = memory - taken if device == "cpu" else resources.memory_of_one(device)
         try:
             plans = plan_members(
-                task, members, shape, device=device, memory=left, besides=taken, block=shard, uncertain=uncertain
+                task,
+                members,
+                shape,
+                device=device,
+                memory=left,
+                besides=taken,
+                block=shard,
+                maps=maps,
+                planes=planes,
             )
             break
         except InputError:

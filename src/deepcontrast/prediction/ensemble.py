@@ -60,7 +60,10 @@ class Ensemble:
         self._fast: Sequence[nn.Module] = [cast(nn.Module, torch.compile(net)) for net in nets] if compiled else nets
 
     def restore(self, tile: Tensor) -> Mapping[str, Tensor]:
-        """Return ``"mean"`` of a tile, on the device, and where they are wanted the maps of ``uncertainty.MAPS``."""
+        """Return ``"mean"`` of a tile, on the device, and what the task gives beside it.
+
+        Where they are wanted, also the maps of ``uncertainty.MAPS``.
+        """
         if self._precision == "float32":
             return self._maps(tile, "float32", fast=True)
         found = self._maps(tile, self._precision, fast=True)
@@ -90,10 +93,11 @@ class Ensemble:
             ways = TURNS[: self._config.predict.orientations]
             if not self._uncertain:
                 every = (self._one(n, tile, way, fast) for n in range(len(self._nets)) for way in ways)
-                return _means({"mean": one["mean"]} for one in every)
+                return _means(_but_scale(one) for one in every)
             members = [_means(self._one(n, tile, way, fast) for way in ways) for n in range(len(self._nets))]
             means, scales = (torch.stack([one[name] for one in members]) for name in ("mean", "scale"))
-            return mixture(means, scales, self._task.bounds(self._fit))
+            beside = _means(_but_scale(one) for one in members)
+            return {**beside, **mixture(means, scales, self._task.bounds(self._fit))}
 
     def _one(self, n: int, tile: Tensor, way: tuple[int, bool], fast: bool) -> dict[str, Tensor]:
         """Return what one network makes of a tile in one orientation."""
@@ -112,6 +116,10 @@ class Ensemble:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 self._progress(Event("compile", values={"message": f"goes on without compiling: {reason}"}))
         return self._task.restore(self._nets[n], tile, self._fit, self._config)
+
+
+def _but_scale(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: one for name, one in maps.items() if name != "scale"}
 
 
 def _means(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:

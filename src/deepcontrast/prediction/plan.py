@@ -18,7 +18,6 @@ from deepcontrast.config import Config
 from deepcontrast.errors import InputError
 from deepcontrast.task import Geometry, Task
 from deepcontrast.tiles import Layout, Lengths, best_core, layout, up
-from deepcontrast.uncertainty import MAPS
 
 AHEAD = 1
 """Tiles that are read before their turn, and that wait to be written: while one is computed, one goes each way."""
@@ -101,7 +100,8 @@ def make_plan(
     memory: int | None = None,
     besides: int = 0,
     block: Sequence[int] | None = None,
-    uncertain: bool = False,
+    maps: Sequence[str] = (),
+    planes: int = 1,
 ) -> Plan:
     """Return how a volume of a shape (Z, Y, X) is predicted cheapest in the memory there is.
 
@@ -118,7 +118,8 @@ def make_plan(
             :func:`deepcontrast.compute.memory.spare` says.
         besides: bytes that were set aside from what the user allows; counted where it is said how much would do.
         block: shape of the pieces that are asked for one by one later (shards), so that no tile serves two of them.
-        uncertain: whether the maps of :mod:`deepcontrast.uncertainty` are made too.
+        maps: names of what is written beside the result.
+        planes: of the image that each plane of the result is made of; a tile has all of them.
 
     Raises:
         InputError: not even the smallest tile fits the memory, or the device lacks the precision.
@@ -127,7 +128,7 @@ def make_plan(
     kind = "cuda" if device.startswith("cuda") else "cpu"
     geometry = task.geometry(nets[0], fit, config)
     blocks = tuple(min(b, n) for b, n in zip(block or shape, shape, strict=True))
-    takes = _footprint(task, nets, geometry, fit, config, device, uncertain=uncertain)
+    takes = _footprint(task, nets, geometry, fit, config, device, maps=maps, planes=planes)
 
     def laid(core: Sequence[int]) -> tuple[Layout, int]:
         found = layout(shape, core, geometry.halo, geometry.step, block=blocks)
@@ -141,7 +142,7 @@ def make_plan(
             f"the least that works is --memory {-(-(need + held) // 10**7) * 10}MB for each process"
         )
     # A limit of voxels below the smallest tile is exceeded; the memory never is.
-    limit = max(config.predict.tile_voxels or TILE_VOXELS[kind], prod(least.read))
+    limit = max((config.predict.tile_voxels or TILE_VOXELS[kind]) // planes, prod(least.read))
     core = best_core(
         shape,
         geometry.step,
@@ -166,31 +167,40 @@ def make_plan(
 
 
 def _footprint(
-    task: Task, nets: Sequence[nn.Module], geometry: Geometry, fit: Any, config: Config, device: str, *, uncertain: bool
+    task: Task,
+    nets: Sequence[nn.Module],
+    geometry: Geometry,
+    fit: Any,
+    config: Config,
+    device: str,
+    *,
+    maps: Sequence[str],
+    planes: int,
 ) -> Footprint:
     """Return what the networks take for a tile, with what is read and written meanwhile.
 
     Measured in float32: whatever the precision, a tile may have to be computed in float32 too.
     """
     weights = tuple(tuple(weight.shape) for weight in nets[0].parameters())
-    key = (type(nets[0]), weights, geometry, device)
+    key = (type(nets[0]), weights, geometry, device, planes)
+    several = geometry.channels if geometry.channels > 1 else planes
     if key not in _measured:
-        *sides, last = cube(geometry, PROBE_VOXELS["cuda" if device.startswith("cuda") else "cpu"])
+        *sides, last = cube(geometry, PROBE_VOXELS["cuda" if device.startswith("cuda") else "cpu"] // planes)
 
         def work(size: int) -> tuple[int, object]:
-            planes, rows = sides
-            together = (geometry.channels,) if geometry.channels > 1 else ()
-            tile = torch.zeros((*together, planes + 2 * geometry.context, rows, size * last), device=device)
-            return planes * rows * size * last, task.restore(nets[0], tile, fit, config)
+            depth, rows = sides
+            together = (several,) if several > 1 else ()
+            tile = torch.zeros((*together, depth + 2 * geometry.context, rows, size * last), device=device)
+            return depth * rows * size * last, task.restore(nets[0], tile, fit, config)
 
         with torch.inference_mode(), rounding(device, "float32"):
             _measured[key] = footprint(work, device)
     # Read and written tiles wait in float32; of several networks or orientations the results are added up.
-    several = len(nets) > 1 or config.predict.orientations > 1
-    waiting = 4 * (2 * AHEAD + 3 + 2 * several + (geometry.channels - 1) * (AHEAD + 2))
-    if uncertain:
+    added = len(nets) > 1 or config.predict.orientations > 1
+    waiting = 4 * (2 * AHEAD + 3 + 2 * added + (several - 1) * (AHEAD + 2))
+    if maps:
         # The maps, in pieces and whole, and those that wait to be written; mean and scale of every member, twice.
-        waiting += 4 * ((1 + len(MAPS)) * (AHEAD + 3) + 4 * len(nets))
+        waiting += 4 * ((1 + len(maps)) * (AHEAD + 3) + 4 * len(nets))
     # A library may bring weights into another order, or precision, for as long as they are used.
     fixed = FIXED + sum(weight.numel() * weight.element_size() for weight in nets[0].parameters())
     lines = _measured[key].lines

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from deepcontrast.compute import heap
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
+from deepcontrast.flattened import planes_in
 from deepcontrast.prediction.ensemble import Ensemble, Lane, beating, mark
 from deepcontrast.prediction.pipeline import Seconds, stream
 from deepcontrast.prediction.plan import AHEAD, Plan, make_plan
@@ -25,6 +26,7 @@ from deepcontrast.prediction.seam import Border, Face, Seam, SeamMeter, faces
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.task import Geometry, Task
 from deepcontrast.tiles import Lengths, Slices, Tile, halved, layout, split, tiles
+from deepcontrast.uncertainty import MAPS
 
 SHORT = ("not enough memory", "can't allocate memory", "out of memory", "alloc_failed", "int_max", "32-bit index")
 """What torch says in a plain RuntimeError when memory is short, or a GPU's kernel cannot count a tile's voxels."""
@@ -99,8 +101,8 @@ def predict_pass(
         fit: numbers of the channel.
         config: the settings.
         out: takes the result, in float32; written by another thread.
-        beside: take what else there is to know of the result, by the names of :data:`deepcontrast.uncertainty.MAPS`;
-            of networks that predict a scale.
+        beside: take what else there is to know of the result, by their names: what the task gives beside the mean, and
+            of networks that predict a scale :data:`deepcontrast.uncertainty.MAPS`.
         box: the part that is asked for, of which ``out`` has the shape; by default the whole. It is read once, with
             the halo, before the first tile is computed. With the same plan a voxel is the same whatever box it is asked
             for in.
@@ -115,7 +117,9 @@ def predict_pass(
     shape = tuple(int(n) for n in volume.shape)
     outs = {"mean": out, **(beside or {})}
     if plan is None:
-        plan = make_plan(task, nets, shape, fit, config, device=device, uncertain=bool(beside))
+        plan = make_plan(
+            task, nets, shape, fit, config, device=device, maps=list(beside or ()), planes=planes_in(volume)
+        )
     geometry = task.geometry(nets[0], fit, config)
     halo, step = geometry.halo, geometry.step
     inside = box or tuple(slice(0, n) for n in shape)
@@ -125,14 +129,15 @@ def predict_pass(
     done, total = 0, len(todo)
     meter, seconds = SeamMeter(), Seconds()
     reading, writing = Lane(device), Lane(device)
+    uncertain = bool(set(MAPS).intersection(outs))
     ensemble = Ensemble(
         task, nets, fit, config,
-        device=device, precision=plan.precision, compiled=plan.compiled, uncertain=bool(beside), progress=progress,
+        device=device, precision=plan.precision, compiled=plan.compiled, uncertain=uncertain, progress=progress,
     )  # fmt: skip
 
     def read(tile: Tile) -> tuple[Faces, Tensor]:
         piece = _read(source, _seen(tile.read, context))
-        own = piece if geometry.channels == 1 else piece[0]
+        own = piece if piece.ndim == 3 else piece.max(0) if geometry.channels == 1 else piece[0]
         return faces(tile.write, own[context : len(own) - context][tile.crop]), reading.upload(piece)
 
     def compute(tile: Tile, piece: tuple[Faces, Tensor]) -> tuple[Faces, dict[str, Tensor], Any]:

@@ -14,6 +14,7 @@ from torch import nn
 from deepcontrast import registry
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
+from deepcontrast.flattened import planes_of
 from deepcontrast.joined import given, own_first
 from deepcontrast.model import Channel, Model
 from deepcontrast.normalize import Norm
@@ -22,7 +23,6 @@ from deepcontrast.progress import Event
 from deepcontrast.stack import Frame, Stack
 from deepcontrast.task import Geometry
 from deepcontrast.uncertainty import MAPS
-from deepcontrast.upsampled import upsampled
 from deepcontrast.valid import Survey, codes
 from deepcontrast.views import AS_IT_IS, Viewed, seen, seen_back
 
@@ -119,6 +119,16 @@ def check_uncertain(models: Sequence[Model], iterations: int) -> None:
                 "with --set train.loss=laplace"
             )
     merged(models)
+
+
+def check_once(result: Stack, iterations: int) -> None:
+    """Refuse to apply models again to a result that is no stack any more.
+
+    Raises:
+        InputError: says so.
+    """
+    if iterations > 1 and planes_of(result) > 1:
+        raise InputError("a projection is made once; leave --iterations out")
 
 
 def _without_seed(config: Config) -> Config:
@@ -218,23 +228,30 @@ def halo_of(geometry: Geometry) -> tuple[int, int, int]:
     return z, y, x
 
 
-def grid_of(models: Sequence[Model]) -> float:
-    """Return how many planes the result of models has for one of an image.
+def grid_of(models: Sequence[Model]) -> Callable[[Stack], Stack]:
+    """Return what takes an image to the grid of its result, see ``Task.on_grid``; it can be pickled."""
+    task: Any = registry.load("tasks", models[0].task)
+    fits = (task.Fit.decode(model.channels[0].fit, model.channels[0].arrays) for model in models)
+    return partial(_on_one_grid, task.on_grid, tuple(fits))
+
+
+def _on_one_grid(on_grid: Callable[[Stack, Any], Stack], fits: Sequence[Any], stack: Stack) -> Stack:
+    """Return an image on the grid of its result.
 
     Raises:
-        InputError: they differ in it.
+        InputError: of several models, their results have different grids.
     """
-    task: Any = registry.load("tasks", models[0].task)
-    channels = [channel for model in models for channel in model.channels]
-    found = sorted({float(task.grid(task.Fit.decode(one.fit, one.arrays))) for one in channels})
-    if len(found) > 1:
-        raise InputError(f"the models make {found[0]:g} and {found[-1]:g} planes of one; accepted: models of one grid")
-    return found[0]
+    first, *others = (on_grid(stack, fit) for fit in fits)
+    for other in others:
+        if (other.shape, other.optics.voxel_size) != (first.shape, first.optics.voxel_size):
+            raise InputError(f"the models make {first.shape} and {other.shape} of it; accepted: models of one grid")
+    return first
 
 
-def on_grid(stack: Stack, planes: float) -> Stack:
-    """Return a stack on the grid of its result, of so many planes for one; see :func:`upsampled`."""
-    return stack if planes == 1 else upsampled(stack, planes)
+def maps_of(models: Sequence[Model], *, uncertain: bool) -> tuple[str, ...]:
+    """Return the names of what is written beside the result of models."""
+    beside: tuple[str, ...] = registry.load("tasks", models[0].task).BESIDE
+    return (*beside, *(MAPS if uncertain else ()))
 
 
 def plan_members(
@@ -246,10 +263,11 @@ def plan_members(
     memory: int,
     besides: int = 0,
     block: Sequence[int],
-    uncertain: bool = False,
+    maps: Sequence[str] = (),
+    planes: int = 1,
 ) -> list[Plan]:
     """Return how each member will be applied to volumes (Z, Y, X), block by block and view by view."""
-    plan = partial(make_plan, task, device=device, memory=memory, besides=besides, uncertain=uncertain)
+    plan = partial(make_plan, task, device=device, memory=memory, besides=besides, maps=maps, planes=planes)
     return [
         plan(nets=one.nets, shape=seen(shape, view), fit=one.fit, config=one.config, block=seen(block, view))
         for one in members
@@ -266,12 +284,12 @@ def restore(
     report: Callable[[float], None],
     box: Box | None = None,
     plans: Sequence[Plan | None] | None = None,
-    uncertain: bool = False,
+    beside: Sequence[str] = (),
 ) -> tuple[dict[str, NDArray[np.float32]], list[Done]]:
     """Return one pass over a volume (Z, Y, X), or a box of it, and how each member did.
 
-    Of the pass there is the ``"mean"`` over the ensemble, and of one that is a single model, where that is asked, the
-    maps of :mod:`deepcontrast.uncertainty`.
+    Of the pass there is the ``"mean"`` over the ensemble, and what is asked for beside it; the maps of
+    :mod:`deepcontrast.uncertainty` are those of a single model, the others means over all.
 
     Args:
         task: what the models restore.
@@ -281,16 +299,16 @@ def restore(
         report: takes the share that is done.
         box: what is restored of it; by default the whole.
         plans: of the tiles, for each view of each member; by default made here.
-        uncertain: whether the maps are wanted.
+        beside: names of the maps that are wanted, see :func:`maps_of`.
     """
     box = box or (slice(0, volumes[0].shape[0]), slice(0, volumes[0].shape[1]), slice(0, volumes[0].shape[2]))
     shape = [part.stop - part.start for part in box]
-    mean: NDArray[np.float32] | None = None
-    beside = {name: np.empty(shape, np.float32) for name in MAPS if uncertain}
+    maps: dict[str, NDArray[np.float32]] = {}
     views = [geometry_of(task, member).views for member in members]
     total, done, given_plans = sum(map(len, views)), list[Done](), iter(plans or ())
     for member, volume, orders in zip(members, volumes, views, strict=True):
         parts = []
+        found = {name: np.empty(shape, np.float32) for name in beside}
         for view in orders:
 
             def progress(event: Event) -> None:
@@ -305,22 +323,22 @@ def restore(
                 member.fit,
                 member.config,
                 out=parts[-1].transpose(view),
-                beside=beside,
+                beside=found,
                 box=seen(box, view),
                 plan=next(given_plans, None),
                 device=device,
                 progress=progress,
             )
             done.append(replace(one, seam=one.seam.of_volume(view)))
-        found = _merged(parts, geometry_of(task, member).above)
-        if len(members) > 1:
-            found *= np.float32(member.share)
-        if mean is None:
-            mean = found
-        else:
-            mean += found
-    assert mean is not None
-    return {"mean": mean, **beside}, done
+        found["mean"] = _merged(parts, geometry_of(task, member).above)
+        for name, image in found.items():
+            if len(members) > 1:
+                image *= np.float32(member.share)
+            if name in maps:
+                maps[name] += image
+            else:
+                maps[name] = image
+    return maps, done
 
 
 def _merged(views: Sequence[NDArray[np.float32]], above: float | None) -> NDArray[np.float32]:

@@ -50,7 +50,6 @@ from deepcontrast.scale.runners import Report, Run, Runner, Work, finish_shards
 from deepcontrast.scale.shard_sizes import Lengths
 from deepcontrast.stack import Frame, Stack
 from deepcontrast.trust import area_beyond, verdict_of
-from deepcontrast.uncertainty import MAPS
 from deepcontrast.valid import Survey
 
 SAMPLE = 2**29
@@ -77,7 +76,7 @@ class Restoration:
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
         threads: of torch in each worker.
         folder: where passes and result lie.
-        uncertain: whether the maps of :mod:`deepcontrast.uncertainty` are made of the last pass.
+        beside: names of the maps that are made of the last pass, see :func:`deepcontrast.scale.members.maps_of`.
         merged: whether the models are put together into one, which differ in their seeds.
         norms: with which norm of its own, if any, each model is applied to a time point and channel (t, c).
         blends: which passes the result is made of, of every time point and channel (t, c); by default the last.
@@ -95,7 +94,7 @@ class Restoration:
     device: str
     threads: int
     folder: Path
-    uncertain: bool = False
+    beside: tuple[str, ...] = ()
     merged: bool = False
     norms: Mapping[tuple[int, int], Sequence[Norm | None]] | None = None
     blends: Mapping[tuple[int, int], Blend] | None = None
@@ -118,7 +117,7 @@ class Restoration:
     @property
     def maps(self) -> Mapping[str, Path]:
         """Where the maps beside the result lie, by their names."""
-        return {name: self.folder / f"{name}.ome.zarr" for name in MAPS if self.uncertain}
+        return {name: self.folder / f"{name}.ome.zarr" for name in self.beside}
 
     @property
     def encoding(self) -> Path:
@@ -228,9 +227,7 @@ def _untrusted(records: Collection[Record]) -> float | None:
     return beyond / known if known else None
 
 
-def space(
-    stack: Stack, iterations: int, dtype: np.dtype[Any], *, copied: bool, kept: int = 0, uncertain: bool = False
-) -> int:
+def space(stack: Stack, iterations: int, dtype: np.dtype[Any], *, copied: bool, kept: int = 0, maps: int = 0) -> int:
     """Return the bytes on disk that a restoration takes at most.
 
     Args:
@@ -239,12 +236,12 @@ def space(
         dtype: of the result.
         copied: whether the result is written once more, into another container.
         kept: passes that the result is blended of.
-        uncertain: whether there are maps beside the result.
+        maps: how many there are beside the result.
     """
     voxels = prod(stack.shape)
     # A pass and the one before, or the one before the last and the sample, or what is blended and one more; the result.
     passes = voxels * (kept + 1) if kept else voxels * min(iterations - 1, 2) + min(voxels, SAMPLE)
-    results = dtype.itemsize + 4 * len(MAPS) * uncertain
+    results = dtype.itemsize + 4 * maps
     return 4 * passes + voxels * results * (1 + copied)
 
 
@@ -347,7 +344,7 @@ def _open_work(job: Restoration) -> Work:
         volumes = volumes_for(task, members(t, c), c, volume)
         maps, done = restore(
             task, members(t, c), volumes, box=zyx, plans=job.plans, device=job.device, report=report,
-            uncertain=job.uncertain,
+            beside=job.beside if k == last else (),
         )  # fmt: skip
         image, shape = maps["mean"], [part.stop - part.start for part in box]
         if k == last:
@@ -358,7 +355,7 @@ def _open_work(job: Restoration) -> Work:
                     maps[name][hole] = np.nan
                 writer(path).write(index, maps[name].reshape(shape))
         record = _record(done)
-        too_much = members(t, c)[0].too_much if job.uncertain and k == last else None
+        too_much = members(t, c)[0].too_much if "disagreement" in maps else None
         if too_much is not None:
             record["area"] = area_beyond(maps["disagreement"], too_much)
         return image.reshape(shape), record

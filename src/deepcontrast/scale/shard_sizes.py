@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import prod
 
 from deepcontrast.stack import Stack
-from deepcontrast.uncertainty import MAPS
 
 SHARD = 2**24
 """Voxels of a shard: small enough for several per worker of half a gigabyte, and for a worker to hold a few."""
@@ -41,19 +40,19 @@ class Load:
     """What is held of a shard besides its image and its result.
 
     Attributes:
-        uncertain: whether the maps of :mod:`deepcontrast.uncertainty` are made too.
-        channels: that are read together.
+        maps: that are made beside the result.
+        channels: that are read together, or planes that become one.
         views: that are restored one after the other.
     """
 
-    uncertain: bool = False
+    maps: int = 0
     channels: int = 1
     views: int = 1
 
     @property
     def held(self) -> int:
         """The bytes that a worker holds for every voxel of its shard, besides the tiles."""
-        maps = (4 * len(MAPS) + HELD_AS_MAP) * self.uncertain
+        maps = 4 * self.maps + HELD_AS_MAP * (self.maps > 0)
         return HELD + maps + HELD_BESIDE * (self.channels - 1) + HELD_AS_VIEW * (self.views - 1)
 
 

@@ -23,7 +23,7 @@ from deepcontrast.depth import middle
 from deepcontrast.noise.recorruption import recorrupt
 from deepcontrast.noise.thinning import thin
 from deepcontrast.normalize import Norm
-from deepcontrast.stack import Frame
+from deepcontrast.stack import Frame, Stack
 from deepcontrast.task import Source
 from deepcontrast.tasks._contrast_bank import blur_planes, hazes_of, prepare
 from deepcontrast.tasks._contrast_fit import Fit, Params, clean, cleaned, fit, windowed
@@ -32,6 +32,7 @@ from deepcontrast.uncertainty import BOUNDS
 from deepcontrast.valid import Survey
 
 __all__ = [
+    "BESIDE",
     "DEEP",
     "PAIRED",
     "Fit",
@@ -44,10 +45,11 @@ __all__ = [
     "example",
     "fit",
     "geometry",
-    "grid",
     "left",
     "of_pair",
+    "on_grid",
     "own_norm",
+    "paired",
     "prepare",
     "restore",
     "sample",
@@ -57,6 +59,7 @@ __all__ = [
 
 PAIRED = False
 DEEP = True
+BESIDE: tuple[str, ...] = ()
 
 
 def sample(
@@ -113,9 +116,14 @@ def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str,
     return applied(net, tile, fit, fit.norm)
 
 
-def grid(fit: Fit) -> float:
-    """Return how many planes the result has for one of an image: as many."""
-    return 1.0
+def on_grid(stack: Stack, fit: Fit) -> Stack:
+    """Return an image on the grid of its result: itself."""
+    return stack
+
+
+def paired(image: Stack, target: Stack, config: Config) -> tuple[Stack, Stack]:
+    """Return an image and its target on one grid: they have one."""
+    return image, target
 
 
 def unlike(fit: Fit, frame: Frame, known: Survey) -> list[str]:

@@ -26,7 +26,7 @@ from deepcontrast.normalize import Norm
 from deepcontrast.patches import Column, hold_out, patch_size
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.recalibration import Recalibration
-from deepcontrast.stack import Frame
+from deepcontrast.stack import Frame, Stack
 from deepcontrast.task import Bank, Source
 from deepcontrast.tasks._likeness import described, differs, ranges
 from deepcontrast.tasks._norms import measure, median
@@ -35,6 +35,7 @@ from deepcontrast.tasks._planes import build as build_net
 from deepcontrast.valid import Box, Invalid, Survey, fill_empty, find_invalid
 
 __all__ = [
+    "BESIDE",
     "DEEP",
     "PAIRED",
     "Fit",
@@ -45,12 +46,13 @@ __all__ = [
     "cleaned",
     "fit",
     "geometry",
-    "grid",
     "join",
     "left",
     "normed",
     "of_pair",
+    "on_grid",
     "own_norm",
+    "paired",
     "prepare",
     "restore",
     "sample",
@@ -60,6 +62,7 @@ __all__ = [
 
 PAIRED = True
 DEEP = False
+BESIDE: tuple[str, ...] = ()
 BRIGHT = 99.9
 """Percentile of the target that foreground is measured by."""
 
@@ -224,9 +227,14 @@ def left(fit: Fit, values: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(fit.target.invert(fit.norm(values.astype(np.float32))), np.float32)
 
 
-def grid(fit: Fit) -> float:
-    """Return how many planes the result has for one of an image: as many."""
-    return 1.0
+def on_grid(stack: Stack, fit: Fit) -> Stack:
+    """Return an image on the grid of its result: itself."""
+    return stack
+
+
+def paired(image: Stack, target: Stack, config: Config) -> tuple[Stack, Stack]:
+    """Return an image and its target on one grid: they have one."""
+    return image, target
 
 
 def unlike(fit: Fit, frame: Frame, known: Survey) -> list[str]:

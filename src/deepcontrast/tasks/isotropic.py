@@ -27,7 +27,7 @@ from deepcontrast.errors import InputError
 from deepcontrast.normalize import Norm
 from deepcontrast.patches import Column, hold_out, patch_size
 from deepcontrast.progress import Event, Progress, silent
-from deepcontrast.stack import Frame
+from deepcontrast.stack import Frame, Stack
 from deepcontrast.task import Bank, Geometry, Source
 from deepcontrast.tasks import _planes
 from deepcontrast.tasks._axial import Axial, axial_of, distance_of_planes
@@ -39,6 +39,7 @@ from deepcontrast.upsampled import upsampled
 from deepcontrast.valid import Box, Invalid, Survey, fill_empty, find_invalid, survey
 
 __all__ = [
+    "BESIDE",
     "DEEP",
     "PAIRED",
     "Fit",
@@ -51,12 +52,13 @@ __all__ = [
     "example",
     "fit",
     "geometry",
-    "grid",
     "join",
     "left",
     "normed",
     "of_pair",
+    "on_grid",
     "own_norm",
+    "paired",
     "prepare",
     "restore",
     "sample",
@@ -66,6 +68,7 @@ __all__ = [
 
 PAIRED = False
 DEEP = False
+BESIDE: tuple[str, ...] = ()
 VIEWS = (1, 0, 2), (2, 0, 1)
 """xz sections, one for every y, and yz sections, one for every x; rows of both lie along z."""
 
@@ -223,9 +226,14 @@ def join(fits: Sequence[Fit]) -> list[Fit]:
     return [replace(one, channel=c, together=together) for c, one in enumerate(fits)]
 
 
-def grid(fit: Fit) -> float:
-    """Return how many planes the result has for one of a stack."""
-    return fit.factor
+def on_grid(stack: Stack, fit: Fit) -> Stack:
+    """Return a stack on the grid of its result: planes as close as pixels."""
+    return upsampled(stack, fit.factor)
+
+
+def paired(image: Stack, target: Stack, config: Config) -> tuple[Stack, Stack]:
+    """Return both as they are: nothing is learned from pairs."""
+    return image, target
 
 
 def own_norm(fit: Fit, frame: Frame, known: Survey) -> Norm | None:
