@@ -424,6 +424,28 @@ def test_help_and_import_do_not_load_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+def test_what_is_simulated_beside_truth_and_on_which_grid(tmp_path: Path) -> None:
+    embryo, epithelium = tmp_path / "embryo", tmp_path / "epithelium"
+    given = ["--shape", "4,32,40", "--undersampling", "4.3", "--quiet"]
+    assert run(["simulate", "embryo", "--out", str(embryo), *given]) == 0
+    assert run(["simulate", "epithelium", "--out", str(epithelium), "--shape", "12,32,40", "--quiet"]) == 0
+    common = {"labels.tif", "mask.tif", "raw.tif", "run.json", "simulate.json", "truth.tif"}
+    assert {p.name for p in embryo.iterdir()} == common
+    assert {p.name for p in epithelium.iterdir()} == {*common, "height.tif"}
+    assert open_stack(embryo / "raw.tif").optics.voxel_size == pytest.approx((1.72, 0.4, 0.4))
+    for name in ("truth", "mask", "labels"):
+        fine, flat = (open_stack(folder / f"{name}.tif") for folder in (embryo, epithelium))
+        assert fine.shape == (17, 32, 40)
+        assert fine.optics.voxel_size == pytest.approx((0.4, 0.4, 0.4))
+        assert flat.volume().shape == (1, 32, 40)
+        assert flat.optics.voxel_size[1:] == pytest.approx((0.2, 0.2))
+    assert open_stack(embryo / "labels.tif").dtype == np.uint16
+    height = open_stack(epithelium / "height.tif")
+    assert (height.axes, height.dtype) == ("YX", np.float32)
+    settings = json.loads((embryo / "simulate.json").read_text())["images"]["raw"]
+    assert (settings["undersampling"], settings["stain"]) == (4.3, "nuclei")
+
+
 def test_evaluate_and_simulate_and_degrade(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     simulated = tmp_path / "sim"
     assert run(["simulate", "tissue", "--out", str(simulated), "--shape", "10,48,64", "--light", "5,50"]) == 0
@@ -750,6 +772,8 @@ def test_wrong_options_of_compare_write_nothing(
         (["simulate", "tissue", "--shape", "10.7,64,64"], "whole numbers"),
         (["simulate", "tissue", "--light", "nan"], "--light 'nan'"),
         (["simulate", "tissue", "--seed", "-1"], "--seed"),
+        (["simulate", "tissue", "--undersampling", "4"], "--undersampling 4 for tissue; accepted: only for embryo"),
+        (["simulate", "embryo", "--shape", "4,16,16", "--undersampling", "0.5"], "accepted: 1 or more"),
         (["demo", "--seeds", "nan"], "--seeds 'nan'"),
         (["demo", "--set", "train.stps=1"], "did you mean 'train.steps'"),
         (["enhance", "tiny.tif", "--out", "x" * 300], "File name too long"),

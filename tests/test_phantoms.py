@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -17,8 +16,10 @@ from deepcontrast.synth import Phantom
 
 SMALL = (16, 64, 64)
 PHANTOMS = registry.names("synth")
+DEEP = tuple(n for n in PHANTOMS if "scatter_um" in inspect.signature(registry.load("synth", n)).parameters)
 
 every_phantom = pytest.mark.parametrize("name", PHANTOMS)
+every_deep_phantom = pytest.mark.parametrize("name", DEEP)
 
 
 def phantom(name: str, **arguments: object) -> Phantom:
@@ -34,7 +35,7 @@ def test_equal_arguments_give_equal_bytes_and_other_seeds_others(name: str) -> N
         assert getattr(first, array).tobytes() != getattr(other, array).tobytes()
 
 
-@every_phantom
+@every_deep_phantom
 def test_arrays_and_optics_are_what_they_say(name: str) -> None:
     made = phantom(name, gain=3.0, offset=200.0, read_noise=4.0, voxel_um=0.25)
     assert made.raw.dtype == np.uint16
@@ -45,18 +46,33 @@ def test_arrays_and_optics_are_what_they_say(name: str) -> None:
     assert (optics.gain, optics.offset, optics.read_noise, optics.surface) == (3.0, 200.0, 4.0, "first")
     assert optics.voxel_size == (0.25, 0.25, 0.25)
     assert set(made.parameters) == set(inspect.signature(registry.load("synth", name)).parameters)
-    assert {f.name for f in fields(made)} == {"raw", "truth", "mask", "optics", "parameters"}
+    assert made.height is None
+    assert made.truth_optics is None
 
 
 @every_phantom
-def test_all_phantoms_share_their_tissue_microscope_and_camera(name: str) -> None:
+def test_truth_mask_and_labels_share_a_grid(name: str) -> None:
+    made = phantom(name)
+    assert made.raw.dtype == np.uint16
+    assert made.raw.shape == SMALL
+    assert made.truth.dtype == np.float32
+    assert made.mask.dtype == np.bool_
+    assert made.truth.shape == made.mask.shape
+    if made.labels is not None:
+        assert made.labels.dtype == np.int32
+        assert made.labels.shape == made.truth.shape
+        assert made.labels.min() == 0
+
+
+@every_deep_phantom
+def test_all_deep_phantoms_share_their_tissue_microscope_and_camera(name: str) -> None:
     shared = ("shape", "light", "voxel_um", "psf_um", "scatter_um", "attenuation_um", "haze_um")
     shared += ("autofluorescence", "gain", "offset", "read_noise")
     own, tissue = (inspect.signature(registry.load("synth", n)).parameters for n in (name, "tissue"))
     assert {n: own[n].default for n in shared} == {n: tissue[n].default for n in shared}
 
 
-@every_phantom
+@every_deep_phantom
 def test_truth_has_no_haze_no_noise_no_attenuation_no_camera(name: str) -> None:
     clear = phantom(name, seed=1)
     murky = phantom(
@@ -74,7 +90,7 @@ def test_truth_has_no_haze_no_noise_no_attenuation_no_camera(name: str) -> None:
     assert not np.array_equal(clear.raw, murky.raw)
 
 
-@every_phantom
+@every_deep_phantom
 def test_truth_is_bright_in_the_mask_and_dark_far_from_it(name: str) -> None:
     made = phantom(name, seed=1)
     # Far from the faces too: beyond them are structures of which the mask knows nothing.
@@ -94,7 +110,7 @@ def test_truth_is_in_photons_and_light_is_its_scale(name: str) -> None:
     np.testing.assert_array_equal(bright.mask, dim.mask)
 
 
-@every_phantom
+@every_deep_phantom
 def test_in_clear_tissue_the_camera_sees_the_truth_and_the_autofluorescence(name: str) -> None:
     made = phantom(name, seed=2, light=100.0, scatter_um=1e6, attenuation_um=1e6)
     photons = (made.raw.astype(np.float64) - 100) / 2
@@ -114,7 +130,7 @@ def test_faint_structures_lie_beside_bright_ones(name: str) -> None:
     assert np.percentile(brightness, 10) > 4 * np.median(made.truth[~made.mask])
 
 
-@every_phantom
+@every_deep_phantom
 def test_depth_makes_it_harder(name: str) -> None:
     made = phantom(name, shape=(60, 80, 80), seed=1)
     found = np.array([iou(v, m)[0].value for v, m in zip(made.raw, made.mask, strict=True)])
@@ -136,7 +152,7 @@ def test_any_shape_is_simulated(name: str, shape: tuple[int, int, int]) -> None:
         ({"shape": (64, 64)}, "three sizes"),
         ({"shape": (0, 64, 64)}, "three sizes"),
         ({"light": 0.0}, "light = 0.0"),
-        ({"haze_um": (1.0, -1.0, 2.0)}, "haze_um"),
+        ({"psf_um": (1.0, -1.0)}, "psf_um"),
         ({"read_noise": -1.0}, "0 or more"),
         ({"cytoplasm": -1.0}, "0 or more"),
         ({"gain": float("nan")}, "above 0"),
@@ -146,6 +162,12 @@ def test_impossible_tissue_is_refused_in_one_line(name: str, wrong: dict[str, ob
     with pytest.raises(InputError, match=said) as caught:
         phantom(name, **wrong)
     assert "\n" not in str(caught.value)
+
+
+@every_deep_phantom
+def test_haze_without_width_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="haze_um"):
+        phantom(name, haze_um=(1.0, -1.0, 2.0))
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ OPTIONS = {
     "compare": "--axes --budget --channel --device --gain --index --json --labels --mask --methods --model --na "
     "--offset --out --overwrite --quiet --recipe --save-images --seed --set --surface --truth --voxel-size "
     "--wavelength",
-    "simulate": "--json --light --out --overwrite --quiet --seed --shape",
+    "simulate": "--json --light --out --overwrite --quiet --seed --shape --undersampling",
     "degrade": "--axes --channel --gain --json --offset --out --overwrite --quiet --recipe --seed --set --surface "
     "--voxel-size",
     "convert": "--json --out --overwrite --quiet",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from deepcontrast.comparison.table import lines as table_lines
 from deepcontrast.config import Config
 from deepcontrast.enhanced import Enhanced
 from deepcontrast.enhancing import enhance
+from deepcontrast.errors import InputError
 from deepcontrast.evaluation import depth_means, truth_rows
 from deepcontrast.io import write_stack
 from deepcontrast.jobs.hardware import hardware
@@ -44,21 +46,39 @@ def simulate(
     *,
     shape: tuple[int, int, int],
     light: Sequence[float] | None = None,
+    undersampling: float | None = None,
     seed: int = 0,
     overwrite: bool = False,
     say: Any = print,
 ) -> None:
-    """Write raw.tif, truth.tif, mask.tif and simulate.json; with several light levels, raw_<light>.tif each."""
+    """Write raw.tif, truth.tif, mask.tif and simulate.json; with several light levels, raw_<light>.tif each.
+
+    Phantoms of objects have labels.tif too, and a curved sheet has height.tif: the plane of raw it lies in.
+
+    Raises:
+        InputError: an undersampling for a phantom that has none, or what the phantom refuses.
+    """
     phantom = registry.load("synth", kind)
+    if undersampling is not None and "undersampling" not in _parameters(kind):
+        able = ", ".join(name for name in registry.names("synth") if "undersampling" in _parameters(name))
+        raise InputError(
+            f"--undersampling {undersampling:g} for {kind}, whose voxels are as they are; accepted: {able}"
+        )
+    settings: dict[str, Any] = {} if undersampling is None else {"undersampling": undersampling}
     with working(out, overwrite=overwrite) as work:
         parameters: dict[str, Any] = {}
         for level in light or (None,):
-            made = phantom(shape=shape, seed=seed, **({} if level is None else {"light": level}))
+            made = phantom(shape=shape, seed=seed, **settings, **({} if level is None else {"light": level}))
             name = "raw" if light is None or len(light) == 1 else f"raw_{level:g}"
             write_stack(work.result / f"{name}.tif", Stack(made.raw, "ZYX", made.optics))
             parameters[name] = {key: _plain(value) for key, value in made.parameters.items()}
-        write_stack(work.result / "truth.tif", Stack(made.truth, "ZYX", made.optics))
-        write_stack(work.result / "mask.tif", Stack(made.mask.astype(np.uint8), "ZYX", made.optics))
+        beside = made.truth_optics or made.optics
+        labels = None if made.labels is None else _numbers(made.labels)
+        for name, array in (("truth", made.truth), ("mask", made.mask.astype(np.uint8)), ("labels", labels)):
+            if array is not None:
+                write_stack(work.result / f"{name}.tif", Stack(array, "ZYX", beside))
+        if made.height is not None:
+            write_stack(work.result / "height.tif", Stack(made.height, "YX", beside))
         write_json(work.result / "simulate.json", {"kind": kind, "seed": seed, "images": parameters})
         finish(work, {"version": __version__, "verb": "simulate", "seed": seed, "hardware": hardware("cpu")})
     say(f"done: {out}")
@@ -148,6 +168,15 @@ def _lines(means: Mapping[str, Mapping[str, NDArray[np.float64]]], seeds: int) -
         *wins(table, OURS, ("band_pass_2d", "band_pass_3d"), SHOWN),
         "IoU of the deepest fifth: " + ", ".join(f"{m} {v:.3f}" for m, v in deep.items()),
     ]
+
+
+def _parameters(kind: str) -> Mapping[str, object]:
+    return inspect.signature(registry.load("synth", kind)).parameters
+
+
+def _numbers(labels: NDArray[np.int32]) -> NDArray[Any]:
+    """Return labels as 16 bits where they fit, which more programs open than 32."""
+    return labels.astype(np.uint16) if labels.max() <= np.iinfo(np.uint16).max else labels
 
 
 def _plain(value: object) -> Any:

@@ -330,11 +330,16 @@ def compare(
 
 @app.command()
 def simulate(
-    what: Annotated[str, typer.Argument(metavar="KIND", help="tissue, nuclei, filaments or spots.")],
+    what: Annotated[
+        str, typer.Argument(metavar="KIND", help="tissue, nuclei, filaments, spots, embryo or epithelium.")
+    ],
     out: Out,
     shape: Annotated[str, typer.Option("--shape", metavar="Z,Y,X", help="Planes, rows and columns.")] = "48,256,256",
     light: Annotated[
         str | None, typer.Option("--light", help="Photons at the brightest structures; several with commas.")
+    ] = None,
+    undersampling: Annotated[
+        float | None, typer.Option("--undersampling", help="Of embryo: distance of the planes in pixels, default 5.")
     ] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -348,8 +353,8 @@ def simulate(
 
     with Listener(quiet, as_json) as listener:
         demo.simulate(
-            what, out, shape=(sizes[0], sizes[1], sizes[2]), light=levels, seed=seed or 0,
-            overwrite=overwrite, say=listener.say,
+            what, out, shape=(sizes[0], sizes[1], sizes[2]), light=levels, undersampling=undersampling,
+            seed=seed or 0, overwrite=overwrite, say=listener.say,
         )  # fmt: skip
 
 

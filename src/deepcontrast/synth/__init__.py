@@ -15,6 +15,9 @@ from deepcontrast.stack import Optics
 class Phantom:
     """A stack as a camera would give it, and what is truly there; all arrays (Z, Y, X), surface first.
 
+    Truth, mask and labels share a grid. It is raw's, unless ``truth_optics`` says otherwise: of an embryo it is
+    isotropic and has more planes than raw, of an epithelium it is a single plane (1, Y, X), the sheet laid flat.
+
     Attributes:
         raw: uint16, grey levels.
         truth: float32, expected photons of the structures in focus, as the point-spread function shows them
@@ -22,6 +25,10 @@ class Phantom:
         mask: bool, the structures (geometry, before any blur).
         optics: voxel size, surface and camera: what a microscopist would know.
         parameters: every argument of the phantom by name.
+        labels: int32, one number for each object, 0 background; ``None`` where there are no objects to count.
+        height: float32 (Y, X), where the sheet lies, in planes of raw from its first one, fractional; ``None``
+            where there is no sheet.
+        truth_optics: voxel size of truth, mask and labels where they are not on raw's grid, else ``None``.
     """
 
     raw: NDArray[np.uint16]
@@ -29,3 +36,6 @@ class Phantom:
     mask: NDArray[np.bool_]
     optics: Optics
     parameters: Mapping[str, object]
+    labels: NDArray[np.int32] | None = None
+    height: NDArray[np.float32] | None = None
+    truth_optics: Optics | None = None

@@ -10,14 +10,18 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from deepcontrast.errors import InputError
-from deepcontrast.stack import Optics
 from deepcontrast.synth import Phantom
+from deepcontrast.synth._camera import expose, optics_of, photon_scale
 
 Volume = NDArray[np.float32]
 
 
 def picture(
-    rng: np.random.Generator, structure: Volume, mask: NDArray[np.bool_], parameters: Mapping[str, Any]
+    rng: np.random.Generator,
+    structure: Volume,
+    mask: NDArray[np.bool_],
+    parameters: Mapping[str, Any],
+    labels: NDArray[np.int32] | None = None,
 ) -> Phantom:
     """Return the phantom of a fluorophore density (Z, Y, X), which is used up.
 
@@ -31,6 +35,7 @@ def picture(
         structure: density of fluorophores, any unit.
         mask: where the structures are.
         parameters: every argument of the phantom; those of optics, tissue and camera are used here.
+        labels: one number for each object, of those phantoms that have any.
 
     Raises:
         InputError: so little glows that ``light``, which is a percentile, has no meaning.
@@ -39,10 +44,7 @@ def picture(
     voxel, light, scatter = p["voxel_um"], p["light"], p["scatter_um"]
     axial, lateral = (s / voxel for s in p["psf_um"])
     truth = ndimage.gaussian_filter(structure, (axial, lateral, lateral))
-    brightest = float(np.percentile(truth, 99.9))
-    if brightest <= 0:
-        raise InputError(f"a tissue {structure.shape} of which less than 0.1 % glows; accepted: larger or denser ones")
-    scale = light / brightest
+    scale = photon_scale(truth, light)
     truth *= scale
     structure *= scale
 
@@ -55,18 +57,8 @@ def picture(
         photons += ndimage.gaussian_filter(structure * (1 - ballistic) * share, sigma, truncate=3.0)
     photons += light * p["autofluorescence"]
 
-    raw = np.empty(structure.shape, np.uint16)
-    for z, plane in enumerate(photons):
-        grey = p["gain"] * rng.poisson(plane) + p["offset"] + rng.normal(0, p["read_noise"], plane.shape)
-        raw[z] = np.clip(np.rint(grey), 0, np.iinfo(np.uint16).max)
-    optics = Optics(
-        voxel_size=(voxel, voxel, voxel),
-        surface="first",
-        gain=p["gain"],
-        offset=p["offset"],
-        read_noise=p["read_noise"],
-    )
-    return Phantom(raw, truth, mask, optics, parameters)
+    raw = expose(rng, photons, p)
+    return Phantom(raw, truth, mask, optics_of(p, (voxel, voxel, voxel)), p, labels=labels)
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int, int], sigma: float) -> Volume:
@@ -85,7 +77,9 @@ def check(parameters: Mapping[str, object], *, may_be_zero: Sequence[str] = ()) 
     if not isinstance(shape, tuple) or len(shape) != 3 or min(shape) < 1:
         raise InputError(f"shape {shape} of the tissue; accepted: three sizes (Z, Y, X) of at least 1")
     for name, value in parameters.items():
-        at_least_0 = name in ("seed", "autofluorescence", "offset", "read_noise", *may_be_zero)
+        if isinstance(value, str):
+            continue
+        at_least_0 = name in ("seed", "noise_seed", "autofluorescence", "offset", "read_noise", *may_be_zero)
         numbers = value if isinstance(value, tuple) else (value,)
         if any(not v >= 0 or (v == 0 and not at_least_0) for v in numbers):
             accepted = "0 or more" if at_least_0 else "above 0"

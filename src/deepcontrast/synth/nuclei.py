@@ -57,7 +57,7 @@ def nuclei(
         read_noise: standard deviation of the camera in the dark, grey levels.
 
     Returns:
-        The mask marks the nuclei without their nucleoli.
+        The mask marks the nuclei without their nucleoli; the labels number the nuclei with them.
 
     Raises:
         InputError: a size or strength that is not positive, or a shape that is not three sizes.
@@ -70,9 +70,11 @@ def nuclei(
     texture = smooth_noise(rng, shape, 0.4 / voxel_um)
     density = np.full(shape, cytoplasm, np.float32)
     mask = np.zeros(shape, bool)
-    for centre in _centres(rng, shape, spacing_um / voxel_um):
-        _add_nucleus(rng, density, mask, texture, centre, radius_um / voxel_um, nucleoli, nucleolus_um / voxel_um)
-    return picture(rng, density, mask, parameters)
+    labels = np.zeros(shape, np.int32)
+    sizes = (radius_um / voxel_um, nucleoli, nucleolus_um / voxel_um)
+    for number, centre in enumerate(_centres(rng, shape, spacing_um / voxel_um), 1):
+        _add_nucleus(rng, density, mask, labels, number, texture, centre, *sizes)
+    return picture(rng, density, mask, parameters, labels)
 
 
 def _centres(rng: np.random.Generator, shape: tuple[int, int, int], spacing: float) -> NDArray[np.float64]:
@@ -89,13 +91,15 @@ def _add_nucleus(
     rng: np.random.Generator,
     density: Volume,
     mask: NDArray[np.bool_],
+    labels: NDArray[np.int32],
+    number: int,
     texture: Volume,
     centre: NDArray[np.float64],
     radius: float,
     nucleoli: float,
     nucleolus: float,
 ) -> None:
-    """Draw one nucleus into density and mask, lengths in voxels; what is drawn already stays in front."""
+    """Draw one nucleus into density, mask and labels, lengths in voxels; what is drawn already stays in front."""
     axes = radius * rng.uniform(0.75, 1.3, 3)
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     brightness = float(np.clip(rng.lognormal(-0.6, 0.4), 0.15, 1.0))
@@ -123,6 +127,7 @@ def _add_nucleus(
     free = ~mask[box]
     density[box] = np.where(free, density[box] * (1 - cover) + inside * cover, density[box])
     mask[box] |= solid & free
+    labels[box][free & (depth > 0)] = number
 
 
 def _within_ball(rng: np.random.Generator, radius: float) -> NDArray[np.float64]:
