@@ -117,7 +117,7 @@ def test_light_levels_are_exposures_of_the_same_structures_with_noise_of_their_o
     np.testing.assert_allclose(bright.truth, 4 * dim.truth, rtol=1e-5)
     assert np.percentile(bright.truth, 99.9) == pytest.approx(40, rel=1e-5)
     clear = epithelium(shape=shape, seed=2, light=CLEAR, second_layer=0.0).raw.astype(np.float64) - 100
-    noise = [made.raw - 100 - clear * light / CLEAR for made, light in ((bright, 40), (dim, 10))]
+    noise = [made.raw - 100.0 - clear * light / CLEAR for made, light in ((bright, 40), (dim, 10))]
     assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 4 / np.sqrt(clear.size)
 
 

@@ -61,9 +61,7 @@ def simulate(
     phantom = registry.load("synth", kind)
     if undersampling is not None and "undersampling" not in _parameters(kind):
         able = ", ".join(name for name in registry.names("synth") if "undersampling" in _parameters(name))
-        raise InputError(
-            f"--undersampling {undersampling:g} for {kind}, whose voxels are as they are; accepted: {able}"
-        )
+        raise InputError(f"--undersampling {undersampling:g} for {kind}; accepted: only for {able}")
     settings: dict[str, Any] = {} if undersampling is None else {"undersampling": undersampling}
     with working(out, overwrite=overwrite) as work:
         parameters: dict[str, Any] = {}
