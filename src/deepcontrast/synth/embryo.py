@@ -88,7 +88,7 @@ def embryo(
         raise InputError(f"no stain '{stain}'; accepted: {', '.join(STAINS)}{nearest(stain, STAINS)}")
 
     planes = round(shape[0] * undersampling)
-    margin = math.ceil((4 * max(psf_um) + 2 * radius_um) / voxel_um)
+    margin = math.ceil((4 * max(psf_um) + 3 * (radius_um + gap_um / 2)) / voxel_um)
     field = (planes, *shape[1:])
     larger = (planes + 2 * margin, shape[1] + 2 * margin, shape[2] + 2 * margin)
     inside = tuple(slice(margin, margin + n) for n in field)
@@ -108,8 +108,8 @@ def embryo(
     photons = _planes(blurred, margin + plane_positions(shape[0], undersampling))
     photons = scale * photons + np.float32(light * autofluorescence)
 
-    # Exposures with another light or stain have noise of their own.
-    camera = np.random.default_rng((seed, 1, STAINS.index(stain), round(1000 * light)))
+    # Two stains are two exposures, each with noise of its own.
+    camera = np.random.default_rng((seed, 1, STAINS.index(stain)))
     raw = expose(camera, photons, parameters)
     optics = optics_of(parameters, (undersampling * voxel_um, voxel_um, voxel_um))
     isotropic = Optics(voxel_size=(voxel_um, voxel_um, voxel_um), surface="first")
@@ -136,11 +136,11 @@ def _nuclei(
 
     Depth is the distance inside the surface, to first order, negative outside; far outside it is -inf and the number 0.
     """
-    spaces = radius + gap / 2
-    count = math.ceil(crowding * math.prod(shape) / (4 / 3 * math.pi * spaces**3))
-    radii = spaces * rng.uniform(0.85, 1.15, count)
-    centres = _packed(rng, np.array(shape, float), radii)
-    axes = (radii - gap / 2)[:, None] * rng.uniform(0.95, 1.3, (count, 3))
+    count = math.ceil(crowding * math.prod(shape) / (4 / 3 * math.pi * (radius + gap / 2) ** 3))
+    radii = radius * rng.uniform(0.8, 1.2, count)
+    centres = _packed(rng, np.array(shape, float), radii + gap / 2)
+    # Partly larger than the balls that were packed: what reaches into a neighbour's space is cut.
+    axes = radii[:, None] * rng.uniform(0.9, 1.2, (count, 3))
     turns = np.linalg.qr(rng.normal(size=(count, 3, 3)))[0]
     brightness = np.concatenate([[0], rng.uniform(0.65, 1.0, count)]).astype(np.float32)
 

@@ -19,6 +19,8 @@ Plane = NDArray[np.float32]
 
 BASOLATERAL = 0.08
 """Brightness of membranes below their apical band, where E-cadherin is sparse."""
+ABSENT = 0.3
+"""Share of the field above which there is no second layer."""
 
 
 def epithelium(
@@ -101,8 +103,7 @@ def epithelium(
     photons += np.float32(second_layer) * ndimage.gaussian_filter(layer, psf)
     photons = scale * photons + np.float32(light * autofluorescence)
 
-    # Exposures with another light have noise of their own.
-    camera = np.random.default_rng((seed, 1, noise_seed, round(1000 * light)))
+    camera = np.random.default_rng((seed, 1, noise_seed))
     flat = Optics(voxel_size=(None, lateral, lateral), surface="first")
     return Phantom(
         expose(camera, photons, parameters),
@@ -176,8 +177,9 @@ def _second_layer(
 ) -> Volume:
     """Return the density (Z, Y, X) of the second layer, given how far every voxel is below it, in um."""
     cells = _cells(rng, field, cell, 0.8 / pixel_um)
-    blobs = np.clip(_smooth(rng, field, 0.7 / pixel_um) - 1.8, 0, 1.5)
-    present = np.clip(2 + 3 * _smooth(rng, field, cell), 0, 1)
+    blobs = np.clip(_smooth(rng, field, 0.7 / pixel_um) - 1.6, 0, 1.5)
+    patches = _smooth(rng, field, cell / 2)
+    present = np.clip(3 * (patches - np.quantile(patches, ABSENT)), 0, 1)
     flat = np.exp(-0.5 * (below / np.float32(band)) ** 2)
     thick = np.exp(-0.5 * (below / np.float32(1.5 * band)) ** 2)
     return np.asarray(present * (flat * (cells.membranes + 0.1 * cells.cytoplasm) + thick * blobs))
