@@ -29,7 +29,7 @@ TINY = (
     "predict.orientations=1",
 )
 """Settings of a network that trains in about a second."""
-RECIPES = {"contrast": "contrast", "denoise": "care", "isotropic": "isotropic"}
+RECIPES = {"contrast": "contrast", "denoise": "care", "isotropic": "isotropic", "project": "project"}
 """The default recipe of every task."""
 
 

@@ -14,6 +14,7 @@ from deepcontrast.errors import InputError
 from deepcontrast.io import write_stack
 from deepcontrast.jobs.images import Reading
 from deepcontrast.jobs.pairs import Pair, matched, open_pairs
+from deepcontrast.recipe import load_recipe
 from deepcontrast.registration import shift_between
 from deepcontrast.stack import Stack
 
@@ -40,7 +41,7 @@ def write(folder: Path, **images: NDArray[Any]) -> Path:
 
 
 def opened(low: Path, high: Path, **options: Any) -> list[Pair]:
-    return open_pairs([low], [high], Reading(), say=lambda line: None, **options)
+    return open_pairs([low], [high], Reading(), load_recipe("care"), say=lambda line: None, **options)
 
 
 def test_partners_are_those_of_the_same_name() -> None:

@@ -34,9 +34,11 @@ Prepared = tuple[Any, list[Source], Any, Config]
 def prepared(request: pytest.FixtureRequest, tiny_stack: Stack) -> Prepared:
     task = registry.load("tasks", request.param)
     stack = tiny_stack.with_optics(surface="first")
-    target = replace(stack, array=np.asarray(stack.array) // 2) if task.PAIRED else None
-    sources = [Source(stack, 0, 0, depths(stack), target)]
     config = load_recipe(RECIPES[request.param], TINY)
+    target = None
+    if task.PAIRED:
+        stack, target = task.paired(stack, replace(stack, array=np.asarray(stack.array) // 2), config)
+    sources = [Source(stack, 0, 0, depths(stack), target)]
     return task, sources, task.fit(sources, config), config
 
 

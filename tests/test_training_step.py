@@ -35,9 +35,10 @@ Begun = tuple[Learner, Bank]
 @pytest.fixture(params=registry.names("tasks"))
 def begun(request: pytest.FixtureRequest, tiny_stack: Stack) -> Begun:
     task = registry.load("tasks", request.param)
-    target = tiny_stack if task.PAIRED else None
-    sources = [Source(tiny_stack.with_optics(surface="first"), 0, 0, depths(tiny_stack), target)]
     config = load_recipe(RECIPES[request.param], TINY)
+    stack = tiny_stack.with_optics(surface="first")
+    stack, target = task.paired(stack, stack, config) if task.PAIRED else (stack, None)
+    sources = [Source(stack, 0, 0, depths(stack), target)]
     learner = new_learner(task, task.fit(sources, config), config, member=0, device="cpu")
     return learner, task.prepare(sources, learner.fit, config, seed=1, round=0)
 
@@ -212,4 +213,4 @@ def test_a_mode_that_fails_gives_way_step_by_step_to_a_simpler_one(
     assert torch.equal(before[1], learner.patches.get_state())
     assert torch.equal(before[2], learner.noise.get_state())
     assert all(parameter.grad is None for parameter in learner.net.parameters())
-    assert forward(torch.zeros(1, len(learner.fit.layers), 24, 24)).isfinite().all()
+    assert forward(torch.zeros_like(learner.draw(bank, learner.patches, learner.noise)[0])).isfinite().all()

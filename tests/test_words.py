@@ -97,7 +97,16 @@ def test_a_recipe_file_is_checked_like_the_package_own(tmp_path: object) -> None
             load_recipe(str(folder / "flat.toml"))
     with pytest.raises(InputNotFoundError):
         load_recipe(str(folder / "missing.toml"))
-    assert set(recipes()) == {"best", "contrast", "contrast-paper", "fast", "isotropic", *CARE}
+    assert set(recipes()) == {
+        "best",
+        "contrast",
+        "contrast-paper",
+        "fast",
+        "isotropic",
+        "project",
+        "project-flywing",
+        *CARE,
+    }
 
 
 def test_the_sizes_of_the_recipe_differ_in_network_and_training_only() -> None:

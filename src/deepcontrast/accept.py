@@ -50,14 +50,23 @@ def check_paired(config: Config, targets: bool) -> None:
         raise InputError(f"recipe '{config.recipe}' learns from the images alone; leave the targets out")
 
 
+def check_counts(images: Sequence[Stack], targets: Sequence[Stack]) -> None:
+    """Refuse more targets than images, or fewer.
+
+    Raises:
+        InputError: says how many there are.
+    """
+    if len(images) != len(targets):
+        raise InputError(f"given {len(images)} images and {len(targets)} targets; accepted: one target for each image")
+
+
 def check_pairs(images: Sequence[Stack], targets: Sequence[Stack]) -> None:
     """Refuse images and targets that are not pairs of one shape, or that nothing can be learned from.
 
     Raises:
         InputError: names the first.
     """
-    if len(images) != len(targets):
-        raise InputError(f"given {len(images)} images and {len(targets)} targets; accepted: one target for each image")
+    check_counts(images, targets)
     for image, target in zip(images, targets, strict=True):
         if image.shape != target.shape or image.axes != target.axes:
             raise InputError(

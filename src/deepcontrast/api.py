@@ -215,11 +215,15 @@ def train(
     truths = [targets] if isinstance(targets, Stack) else list(targets)
     config = load_recipe(recipe, settings or {})
     accept.check_paired(config, bool(truths))
+    task: Any = registry.load("tasks", config.task_name)
     if truths:
+        accept.check_counts(given, truths)
+        pairs = [task.paired(image, target, config) for image, target in zip(given, truths, strict=True)]
+        given, truths = [image for image, _ in pairs], [target for _, target in pairs]
         accept.check_pairs(given, truths)
     else:
         accept.check_stacks(given)
-    if registry.load("tasks", config.task_name).DEEP:
+    if task.DEEP:
         placed = [accept.surfaced(stack, surface)[0] for stack in given]
     else:
         placed = [stack.with_optics(surface="first") for stack in given]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcontrast.errors import InputError
 from deepcontrast.io.view import Box, Lazy
 from deepcontrast.stack import Frame, Stack
 
@@ -15,10 +16,11 @@ from deepcontrast.stack import Frame, Stack
 def flattened(stack: Stack) -> Stack:
     """Return the maximum of a stack along Z, which its axes no longer have, computed where it is sliced.
 
-    A stack without Z is returned as it is.
+    Raises:
+        InputError: it has a single plane.
     """
-    if "Z" not in stack.axes:
-        return stack
+    if stack.size("Z") < 2:
+        raise InputError(f"'{stack.source}' has one plane; accepted: a stack, Z of 2 or more")
     _, y, x = stack.optics.voxel_size
     flat = replace(stack, array=Flattened(stack), axes=stack.axes.replace("Z", ""))
     return flat.with_optics(voxel_size=(None, y, x))

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from deepcontrast import registry
 from deepcontrast.accept import check_pairs
+from deepcontrast.config import Config
 from deepcontrast.errors import InputError
 from deepcontrast.io import stem
 from deepcontrast.jobs.images import Reading, list_images
@@ -40,7 +42,13 @@ class Pair:
 
 
 def open_pairs(
-    inputs: Sequence[Path], targets: Sequence[Path], reading: Reading, *, register: bool = False, say: Say = print
+    inputs: Sequence[Path],
+    targets: Sequence[Path],
+    reading: Reading,
+    config: Config,
+    *,
+    register: bool = False,
+    say: Say = print,
 ) -> list[Pair]:
     """Return the pairs that files and folders stand for, by name.
 
@@ -48,18 +56,20 @@ def open_pairs(
         inputs: files and folders of images.
         targets: likewise; see :func:`matched` for which belongs to which.
         reading: how both are to be understood.
+        config: the settings; its task says on which grid they belong together.
         register: shift targets onto their images where they are shifted.
         say: gets what is to be told.
 
     Raises:
         InputError: names the file that has no partner, another shape, no structure, or is not of the same place.
     """
+    task: Any = registry.load("tasks", config.task_name)
     pairs = []
     for file, truth in matched(list_images(inputs), list_images(targets)):
         image, target = reading.open(file), reading.open(truth)
         describe_stack(image, say)
         say(f"  its target is {truth}")
-        pairs.append(Pair((file, truth), image, target))
+        pairs.append(Pair((file, truth), *task.paired(image, target, config)))
     check_pairs([pair.image for pair in pairs], [pair.target for pair in pairs])
     for n, pair in enumerate(pairs):
         _check_order(pair)

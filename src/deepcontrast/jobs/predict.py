@@ -52,6 +52,7 @@ from deepcontrast.scale.predict_shards import (
 from deepcontrast.scale.resources import Resources
 from deepcontrast.stack import Stack
 from deepcontrast.training import threads
+from deepcontrast.uncertainty import MAPS
 from deepcontrast.valid import Survey, survey
 from deepcontrast.workdir import begun_on, finish_single, is_done, remove, working
 

@@ -57,8 +57,7 @@ def train_images(
     if register and not targets:
         raise InputError("--register shifts targets; there are none")
     inputs = [*paths, *targets]
-    deep = registry.load("tasks", config.task_name).DEEP
-    images = _Images(paths, targets, reading, register, deep)
+    images = _Images(paths, targets, reading, register, config)
     with distributed.joined(where):
         if workers > 1 and distributed.size() > 1:
             raise InputError("torchrun trains one network with all processes, --workers one with each; leave one out")
@@ -111,12 +110,12 @@ class _Images:
     targets: Sequence[Path]
     reading: Reading
     register: bool
-    deep: bool
+    config: Config
 
     def open(self, say: Say) -> tuple[list[Path], list[Stack], list[Stack]]:
         """Return files, images, and their targets, which the files end with."""
         if self.targets:
-            pairs = open_pairs(self.paths, self.targets, self.reading, register=self.register, say=say)
+            pairs = open_pairs(self.paths, self.targets, self.reading, self.config, register=self.register, say=say)
             files = [file for n in (0, 1) for file in (pair.files[n] for pair in pairs)]
             return files, [pair.image for pair in pairs], [pair.target for pair in pairs]
         files = list_images(self.paths)
@@ -128,7 +127,7 @@ class _Images:
 
     def place(self, stacks: Sequence[Stack], say: Say) -> list[Stack]:
         """Return the images with their surface, which is told of where it matters."""
-        if not self.deep:
+        if not registry.load("tasks", self.config.task_name).DEEP:
             return [stack.with_optics(surface="first") for stack in stacks]
         placed = [surfaced(stack, self.reading.surface) for stack in stacks]
         for stack, why in placed:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from deepcontrast.compute.layout import channels_last
+from deepcontrast.compute.layout import placed
 from deepcontrast.config import Config
 from deepcontrast.errors import ModelFileError
 from deepcontrast.task import Task
@@ -28,7 +28,5 @@ def load_nets(
             net.load_state_dict(dict(weights))
         except RuntimeError as error:
             raise ModelFileError(f"the weights do not fit the network: {error}") from None
-        ndim = max(weight.ndim for weight in net.parameters())
-        net.to(device).to(memory_format=channels_last(ndim))  # type: ignore[call-overload]
-        nets.append(net.eval())
+        nets.append(placed(net, device).eval())
     return nets

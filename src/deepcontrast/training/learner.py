@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepcontrast.compute.layout import channels_last
+from deepcontrast.compute.layout import placed
 from deepcontrast.config import Config, Train
 from deepcontrast.patches import draw
 from deepcontrast.task import Bank, Task
@@ -68,8 +68,7 @@ def new_learner(task: Task, fit: Any, config: Config, *, member: int, device: st
     own = (distributed.rank(),) if distributed.rank() else ()
     net = task.build(fit, config)
     initialise(net, torch.Generator().manual_seed(seed_of(*seed, 2)))
-    ndim = max(weight.ndim for weight in net.parameters())
-    net.to(device).to(memory_format=channels_last(ndim))  # type: ignore[call-overload]
+    placed(net, device)
     return Learner(
         task=task,
         fit=fit,
