@@ -59,6 +59,8 @@ PAIRED = True
 DEEP = False
 BESIDE: tuple[str, ...] = ("height", "height_spread")
 """Where the surface is, and how far around it the network looks, in planes of the stack, the first of which is 0."""
+NEAR = 2
+"""Planes around the largest weight of a column that the surface lies in the middle of: others may lie in another layer."""
 
 
 class Params(Table):
@@ -306,14 +308,16 @@ def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str,
     """Apply the network once to columns (Z, 1, Y, X) in grey levels.
 
     Beside ``"mean"``, and ``"scale"`` of a network that predicts it, the ``"height"`` of the surface and its
-    ``"height_spread"``, (1, Y, X) each, in planes: mean and standard deviation of the weights of a column.
+    ``"height_spread"``, (1, Y, X) each, in planes: the centre of the weights of a column within ``NEAR`` planes of the
+    largest, and the root of the mean square distance from it of all of them.
     """
     x = fit.norm(tile).permute(1, 0, 2, 3)[None]
     weights = net.surface(x)  # type: ignore[operator]
     found = net.seen(x, weights)[0]  # type: ignore[operator]
     z = torch.arange(len(tile), device=tile.device, dtype=tile.dtype).view(-1, 1, 1)
     share = weights[0, 0].float()
-    height = (share * z).sum(0)
+    near = share * ((z - share.argmax(0)).abs() <= NEAR)
+    height = (near * z).sum(0) / near.sum(0)
     spread = (share * (z - height).square()).sum(0).sqrt()
     maps = {"mean": fit.target.invert(found[:1]), "height": height[None], "height_spread": spread[None]}
     return maps | ({"scale": found[1:] * (fit.widened * fit.target.scale)} if len(found) > 1 else {})
