@@ -60,7 +60,7 @@ DEEP = False
 BESIDE: tuple[str, ...] = ("height", "height_spread")
 """Where the surface is, and how far around it the network looks, in planes of the stack, the first of which is 0."""
 NEAR = 2
-"""Planes around the largest weight of a column that the surface lies in the middle of: others may lie in another layer."""
+"""Planes on either side of the largest weight of a column that count for the height; others may be another layer's."""
 
 
 class Params(Table):
