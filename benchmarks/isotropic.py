@@ -7,12 +7,12 @@
 
 All take ``--set KEY=VALUE``, a setting of the recipe ``isotropic``.
 
-``embryo``: the network learns from the undersampled stack alone, with the axial blur estimated from it. Scores against
-the truth: NRMSE; SSIM, the mean of xz and yz sections; the ratio Phi of the power in wedges of 20 degrees about z and
-about x, between 0.25 and 0.9 of the lateral cut-off (where the point-spread function leaves 10 %), noise floor
-subtracted, also as a share of the truth's own; Fourier shell correlation; and the ERROR of thresholded nuclei.
-Richardson-Lucy has the number of iterations with the lowest NRMSE against the truth, and the true blur. ``moved`` is how
-far nuclei lie from those of the truth along z, in pixels.
+``embryo``: the network learns from the undersampled stack alone, with the axial blur estimated from it. Scores
+against the truth: NRMSE; SSIM, the mean of xz and yz sections; the ratio Phi of the power in wedges of 20 degrees
+about z and about x, between 0.25 and 0.9 of the lateral cut-off (where the point-spread function leaves 10 %), noise
+floor subtracted, also as a share of the truth's own; Fourier shell correlation; and the ERROR of thresholded nuclei.
+Richardson-Lucy has the number of iterations with the lowest NRMSE against the truth, and the true blur. ``moved`` is
+how far nuclei lie from those of the truth along z, in pixels.
 
 ``real``: ``arabidopsis_near_isotropic.tif``, blurred along z (sigma 2 planes) and undersampled 4 times; the network
 learns from that, knows the blur, and is compared with the stack as it was.
@@ -170,8 +170,6 @@ def trained(
     path: Path,
     settings: Sequence[str],
     seed: int,
-    targets: Sequence[Stack] = (),
-    recipe: str = "isotropic",
 ) -> Model:
     """Return the model of a stack, trained where its file is not there yet."""
     if path.exists():
@@ -253,8 +251,8 @@ def of_limits(seed: int, folder: Path, settings: Sequence[str], picture: Path | 
             made = filaments(shape=(DEPTH, SIDE, SIDE), seed=seed, light=100.0)
             fine = made.truth
         else:
-            # Nuclei all three times as long across the layers as along them.
-            layers = embryo(shape=(DEPTH, SIDE, SIDE), seed=seed, undersampling=1.0)
+            # Nuclei that are flat: of a volume three times as deep, every third plane.
+            fine = embryo(shape=(3 * DEPTH, SIDE, SIDE), seed=seed, undersampling=1.0).truth[::3]
         rng = np.random.default_rng(seed)
         raw = (100 + 2 * rng.poisson(np.maximum(undersampled(fine, factor, sigma), 0))).astype(np.uint16)
         stack = Stack(raw, "ZYX", Optics(voxel_size=(factor, 1.0, 1.0)), source=kind)

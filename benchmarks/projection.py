@@ -3,11 +3,12 @@
     python benchmarks/projection.py levels --folder DIR [--seeds 0,1,2] [--set KEY=VALUE ...] [--picture FILE]
     python benchmarks/projection.py wing DATA/surface --folder DIR [--seeds 0] [--picture FILE]
 
-``levels``: one network of the recipe ``project`` learns from pairs of stacks at all three light levels and the truth of
-their surface; other epithelia are projected. The table has the form of CARE's supplementary table 6: NRMSE and SSIM, and
-beside it SEG of cells between membranes and the median error of the height map in planes. Every classical projection has
-the settings (of its ``CHOICES``) and the strength of non-local means (none among them) with the lowest NRMSE against the
-truth of the test stacks, level by level. Then SEG frame by frame of a movie whose light falls (supplementary figure 11).
+``levels``: one network of the recipe ``project`` learns from pairs of stacks at all three light levels and the truth
+of their surface; other epithelia are projected. The table has the form of CARE's supplementary table 6: NRMSE and
+SSIM, and beside it SEG of cells between membranes and the median error of the height map in planes. Every classical
+projection has the settings (of its ``CHOICES``) and the strength of non-local means (none among them) with the lowest
+NRMSE against the truth of the test stacks, level by level. Then SEG frame by frame of a movie whose light falls
+(supplementary figure 11).
 
 ``wing``: ``wing_disc_stack.tif``, which has a second layer above, with the noise of a tenth of its light; the network
 learns from its upper two thirds and their minimum-cost projection, and is applied to all of it.
