@@ -29,7 +29,13 @@ TINY = (
     "predict.orientations=1",
 )
 """Settings of a network that trains in about a second."""
-RECIPES = {"contrast": "contrast", "denoise": "care", "isotropic": "isotropic", "project": "project"}
+RECIPES = {
+    "contrast": "contrast",
+    "denoise": "care",
+    "isotropic": "isotropic",
+    "project": "project",
+    "upsampling": "upsampling",
+}
 """The default recipe of every task."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -136,7 +136,7 @@ class Fit:
         return asdict(self), {}
 
     @classmethod
-    def decode(cls, table: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Fit:
+    def decode(cls, table: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Return the fit that was stored; the inverse of :meth:`encode`."""
         del arrays
         fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
