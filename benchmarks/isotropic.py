@@ -109,7 +109,7 @@ def of_embryo(
             "nrmse": section_score(nrmse, volume, made.truth, "nrmse"),
             "ssim": section_score(ssim, volume, made.truth, "ssim"),
             "phi": float(phi.value if phi.value is not None else np.nan),
-            "error": next(float(m.value or 0) for m in error(volume, made.labels) if m.name == "error"),
+            "error": next(float(m.value or 0) for m in error(volume, made.labels) if m.metric == "error"),
             "moved": moved(volume, made.truth, made.labels),
         }
         found = fourier_shells(volume, made.truth)

@@ -157,7 +157,7 @@ def scores(made: Projection, one: Phantom) -> dict[str, float]:
     """Return the scores of a projection."""
     truth = one.truth[0]
     assert one.labels is not None
-    seg = next(float(m.value or 0) for m in membrane_seg(made.image, one.labels[0]) if m.name == "membrane_seg")
+    seg = next(float(m.value or 0) for m in membrane_seg(made.image, one.labels[0]) if m.metric == "membrane_seg")
     height = np.nan if made.height is None else float(np.median(np.abs(made.height - one.height)))
     return {
         "nrmse": float(nrmse(made.image, truth)[0].value),  # type: ignore[arg-type]
