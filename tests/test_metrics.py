@@ -235,6 +235,18 @@ def test_ssim_equals_scikit_image_on_the_normalised_pair() -> None:
     assert got["ssim_foreground"] == pytest.approx(similarity[region].mean())
 
 
+def test_a_volume_has_one_fit_and_windows_in_space() -> None:
+    rng = np.random.default_rng(1)
+    truth = ndimage.gaussian_filter(rng.normal(0, 1, (9, 20, 24)), 1.5)
+    image = 2 * truth + rng.normal(0, 0.1, truth.shape) + np.arange(9)[:, None, None] / 30
+    low, high = np.percentile(truth, [0.1, 99.9])
+    target = (truth - low) / (high - low)
+    slope, shift = np.polyfit(image.ravel(), target.ravel(), 1)
+    fitted = slope * image + shift
+    assert nrmse(image, truth)[0].value == pytest.approx(np.sqrt(np.mean((fitted - target) ** 2)))
+    assert ssim(image, truth)[0].value == pytest.approx(structural_similarity(fitted, target, data_range=1))
+
+
 @settings(max_examples=20, deadline=None)
 @given(SEEDS, SCALES, OFFSETS)
 def test_ssim_is_unchanged_by_an_affine_change_of_either(seed: int, scale: float, offset: float) -> None:

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from deepcontrast.errors import InputError
 from deepcontrast.metrics import Measurement
 from deepcontrast.metrics._matching import THRESHOLDS
-from deepcontrast.metrics.error import error, error_of_labels
+from deepcontrast.metrics.error import error, error_curve, error_of_labels
 from deepcontrast.metrics.jaccard import jaccard, jaccard_map
 from deepcontrast.metrics.membrane_seg import DEPTHS, WIDTHS, cells, membrane_seg
 from deepcontrast.metrics.seg import _reach, seg, seg_of_labels
@@ -48,6 +48,21 @@ def pairs_of(found: Labels, known: Labels) -> tuple[NDArray[np.float64], ...]:
     ours, theirs = ([image == n for n in np.unique(image) if n] for image in (found, known))
     shared = np.array([[(a & b).sum() for b in theirs] for a in ours], float)
     return shared, np.array([[a.sum()] for a in ours]), np.array([b.sum() for b in theirs])
+
+
+def test_the_error_is_the_least_of_its_curve() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.zeros((30, 40), int)
+    labels[5:12, 5:15], labels[15:25, 20:35] = 1, 2
+    image = (labels > 0) + rng.normal(0, 0.2, labels.shape)
+    curve = error_curve(image, labels)
+    assert not isinstance(curve, str)
+    thresholds, errors = curve
+    np.testing.assert_allclose(thresholds[[0, -1]], np.percentile(image, (3, 99)))
+    assert len(thresholds) == len(errors) == THRESHOLDS
+    lowest, at = error(image, labels)
+    assert (lowest.value, at.value) == (errors.min(), thresholds[errors.argmin()])
+    assert error_curve(image, 0 * labels) == "the labels are empty"
 
 
 def test_seg_error_and_jaccard_of_a_case_counted_by_hand() -> None:

@@ -13,7 +13,7 @@ from scipy import ndimage
 from deepcontrast.errors import InputError
 from deepcontrast.metrics import Measurement
 from deepcontrast.metrics.fourier_shell import Shells, fourier_shell, fourier_shells
-from deepcontrast.metrics.isotropy import isotropy
+from deepcontrast.metrics.isotropy import isotropy, wedge_spectra
 from deepcontrast.metrics.profile import profile
 from deepcontrast.metrics.spots import spots
 
@@ -49,6 +49,25 @@ def test_isotropy_of_a_blurred_field_is_the_ratio_of_integrals() -> None:
     within = expected_ratio(1.5, 0.7, 0.05, 0.1)
     assert within > expected + 0.3
     assert values(isotropy(image, band=(0.05, 0.1)))["isotropy"] == pytest.approx(within, rel=0.05)
+
+
+def test_wedges_of_a_blurred_field_fall_as_the_transfer_function() -> None:
+    image = ndimage.gaussian_filter1d(white(4, (96, 96, 96)), 1.2, axis=0, mode="wrap")
+    found = wedge_spectra(image, half_angle=5.0)
+    assert not isinstance(found, str)
+    assert found.frequency[-1] == pytest.approx(0.5)
+    inside = (found.frequency > 0.05) & (found.frequency < 0.25)
+    expected = np.exp(-((2 * np.pi * found.frequency * 1.2) ** 2))[inside]
+    np.testing.assert_allclose((found.axial / found.lateral)[inside], expected, rtol=0.25, atol=0.01)
+    np.testing.assert_allclose(found.lateral[inside], np.median(found.lateral[inside]), rtol=0.3)
+
+
+def test_wedges_are_not_defined_beyond_what_the_planes_sample() -> None:
+    found = wedge_spectra(white(5, (24, 48, 48)), voxel=(2.0, 1.0, 1.0))
+    assert not isinstance(found, str)
+    assert np.isnan(found.axial[found.frequency > 0.27]).all()
+    assert np.isfinite(found.lateral).all()
+    assert wedge_spectra(np.ones((8, 8, 8))) == "the image is constant"
 
 
 def test_isotropy_counts_what_the_planes_do_not_sample_as_missing() -> None:

@@ -91,7 +91,9 @@ def test_recipes_are_complete_and_say_what_to_expect(recipe: str) -> None:
         assert (task["widths"], task["thin"], net.context) == ((1.0,), 0.0, 0)
 
 
-@pytest.mark.parametrize("folder", ["baselines", "degrade", "experiments", "metrics", "nets", "projections", "synth"])
+@pytest.mark.parametrize(
+    "folder", ["baselines", "degrade", "experiments", "metrics", "nets", "projections", "synth", "upsamplers"]
+)
 def test_every_registered_function_is_documented_and_keyword_only(folder: str) -> None:
     for name in registry.names(folder):
         function = registry.load(folder, name)

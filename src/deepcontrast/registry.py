@@ -12,7 +12,7 @@ from typing import Any
 
 from deepcontrast.errors import InputError, nearest
 
-FOLDERS = ("baselines", "degrade", "experiments", "metrics", "nets", "projections", "synth", "tasks")
+FOLDERS = ("baselines", "degrade", "experiments", "metrics", "nets", "projections", "synth", "tasks", "upsamplers")
 
 
 def names(folder: str) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 A metric takes an image, where it needs one what to compare it with (truth, reference, mask, labels), and
 keyword-only extras, and returns measurements. Most take one plane (Y, X); ``iou_stack`` a volume (Z, Y, X),
-``seg``, ``error``, ``jaccard``, ``isotropy``, ``fourier_shell`` and ``spots`` either. Where a value is not
-defined it is ``None`` and the reason says why; it is never infinite and never NaN.
+``nrmse``, ``ssim``, ``seg``, ``error``, ``jaccard``, ``isotropy``, ``fourier_shell`` and ``spots`` either. Where a
+value is not defined it is ``None`` and the reason says why; it is never infinite and never NaN.
 """
 
 from typing import NamedTuple

@@ -46,12 +46,27 @@ def error(
     the image itself. The number of thresholds is this project's choice.
     """
     names = ("error", "error_threshold")
-    swept = sweep(_score, image, labels, valid=valid, smallest=smallest, percentiles=percentiles)
+    swept = error_curve(image, labels, valid=valid, smallest=smallest, percentiles=percentiles)
     if isinstance(swept, str):
         return tuple(Measurement(name, None, swept) for name in names)
     thresholds, scores = swept
     best = int(scores.argmin())
     return Measurement("error", float(scores[best])), Measurement("error_threshold", float(thresholds[best]))
+
+
+def error_curve(
+    image: NDArray[Any],
+    labels: NDArray[Any],
+    *,
+    valid: NDArray[np.bool_] | None = None,
+    smallest: int = 10,
+    percentiles: tuple[float, float] = (3.0, 99.0),
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | str:
+    """Return the thresholds that :func:`error` tries (33,), in the image's units, and ERROR at each.
+
+    Where the labels are empty or the image is constant, the reason. Args and errors: as :func:`error`.
+    """
+    return sweep(_score, image, labels, valid=valid, smallest=smallest, percentiles=percentiles)
 
 
 def error_of_labels(segmentation: NDArray[Any], labels: NDArray[Any]) -> tuple[Measurement, ...]:

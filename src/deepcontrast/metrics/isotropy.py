@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,20 @@ LEAKAGE = 1e-4
 """Of the axial energy: as little along the planes is what the window leaks."""
 
 Array = NDArray[np.float64]
+
+
+class Wedges(NamedTuple):
+    """Power of a volume along the axis and along the planes, from the lowest frequency.
+
+    Attributes:
+        frequency: (n,), in cycles per unit of the voxel size, up to the lateral sampling limit.
+        axial: (n,), mean power within the half angle of the z axis; NaN where nothing is sampled.
+        lateral: (n,), the same of the lateral axes.
+    """
+
+    frequency: Array
+    axial: Array
+    lateral: Array
 
 
 def isotropy(
@@ -83,6 +97,44 @@ def isotropy(
     return (Measurement("isotropy", max(sum(axial), 0.0) / sum(lateral)),)
 
 
+def wedge_spectra(
+    image: NDArray[Any], *, voxel: tuple[float, ...] | None = None, half_angle: float = 10.0
+) -> Wedges | str:
+    """Return the power spectra whose ratio :func:`isotropy` is, or the reason why there are none.
+
+    Frequencies of the xz and the yz sections within the half angle of an axis are averaged in steps of one cycle per
+    extent of the shortest side.
+
+    Args:
+        image: volume (Z, Y, X) or section (Z, X), any unit.
+        voxel: size along each axis, any one unit of length; equal sizes where ``None``.
+        half_angle: of the wedges in degrees, above 0 and up to 45.
+
+    Returns:
+        The spectra, in squares of the largest absolute value of the image.
+    """
+    sizes = (1.0,) * image.ndim if voxel is None else voxel
+    if not np.isfinite(image).all():
+        return "the image has values that are not finite"
+    if image.size == 0 or image.min() == image.max():
+        return "the image is constant"
+    step = 1 / min(n * size for n, size in zip(image.shape, sizes, strict=True))
+    last = int((1 + 1e-9) / (2 * sizes[-1]) / step)
+    if last < 1:
+        return "the image is too small"
+    totals, counts = np.zeros((2, last + 1)), np.zeros((2, last + 1))
+    for axis in range(1, image.ndim):
+        sections = image[None] if image.ndim == 2 else np.moveaxis(image, 3 - axis, 0)
+        power = _power(sections, sizes[0], sizes[axis])
+        kz, kx = fft.fftfreq(power.shape[0], sizes[0])[:, None], fft.fftfreq(power.shape[1], sizes[axis])
+        number = np.rint(np.hypot(kz, kx) / step).astype(np.int64)
+        for i, sector in enumerate(_sectors(kz, kx, step / 2, (last + 0.5) * step, half_angle)):
+            totals[i] += np.bincount(number[sector], power[sector], last + 1)[: last + 1]
+            counts[i] += np.bincount(number[sector], minlength=last + 1)[: last + 1]
+    means = np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)[:, 1:]
+    return Wedges(np.arange(1, last + 1) * step, means[0], means[1])
+
+
 def _energies(
     sections: NDArray[Any],
     dz: float,
@@ -104,18 +156,24 @@ def _energies(
     beyond = np.abs(kx) > (math.inf if floor is None else floor)
     if floor is not None and not beyond.any():
         return f"no frequency is sampled beyond the floor's, {floor:.3g}"
+    power = _power(sections, dz, dx)
+    if floor is not None:
+        power -= power[:, beyond].mean()
+    sectors = _sectors(kz, kx, low, high, half_angle)
+    axial, lateral = (float(power[s].sum()) / n for s, n in zip(sectors, counts, strict=True))
+    return axial, lateral
+
+
+def _power(sections: NDArray[Any], dz: float, dx: float) -> Array:
+    """Return the mean power spectrum (Z, X) of sections (n, Z, X), in squares of their largest absolute value."""
+    planes, columns = sections.shape[1:]
     window = np.hanning(planes + 2)[1:-1, None] * np.hanning(columns + 2)[1:-1]
     power, largest = np.zeros((planes, columns)), float(np.abs(sections).max())
     for section in sections:
         # Scaled, so that the squares of neither tiny nor huge units leave the range of a float.
         scaled = section / np.float64(largest)
         power += np.abs(fft.fft2((scaled - scaled.mean()) * window)) ** 2
-    power *= dz * dx / (len(sections) * (window**2).sum())
-    if floor is not None:
-        power -= power[:, beyond].mean()
-    sectors = _sectors(kz, kx, low, high, half_angle)
-    axial, lateral = (float(power[s].sum()) / n for s, n in zip(sectors, counts, strict=True))
-    return axial, lateral
+    return np.asarray(power * (dz * dx / (len(sections) * (window**2).sum())))
 
 
 def _sectors(

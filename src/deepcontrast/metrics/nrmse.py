@@ -1,4 +1,4 @@
-"""Normalised root-mean-square error of a plane and its truth, after CARE's normalisation."""
+"""Normalised root-mean-square error of a plane or a volume and its truth, after CARE's normalisation."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from deepcontrast.metrics._care import mean_squared_errors, suffixed
 def nrmse(
     image: NDArray[Any], truth: NDArray[Any], *, region: NDArray[np.bool_] | None = None
 ) -> tuple[Measurement, ...]:
-    """Return the normalised root-mean-square error of one plane (Y, X); lower is better.
+    """Return the normalised root-mean-square error of one plane (Y, X), or of a volume; lower is better.
 
     The truth is scaled so that its percentiles 0.1 and 99.9 become 0 and 1, without clipping; the image is
-    replaced by the a * image + b that fits it best in least squares over the whole plane; the root of the mean
+    replaced by the a * image + b that fits it best in least squares over the whole of it; the root of the mean
     squared difference is the error, in float64. It does not change under an affine change of either.
 
     Args:
-        image: one plane (Y, X), any unit.
-        truth: what the plane should be (Y, X), any unit.
-        region: pixels (Y, X) over which the squares are averaged for ``nrmse_foreground``; the fit stays that
+        image: one plane (Y, X) or a volume (Z, Y, X), any unit.
+        truth: what it should be, of the same shape, any unit.
+        region: pixels of that shape over which the squares are averaged for ``nrmse_foreground``; the fit stays that
             of the whole plane.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Structural similarity of a plane and its truth, after CARE's normalisation."""
+"""Structural similarity of a plane or a volume and its truth, after CARE's normalisation."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ WINDOW = 7
 def ssim(
     image: NDArray[Any], truth: NDArray[Any], *, region: NDArray[np.bool_] | None = None
 ) -> tuple[Measurement, ...]:
-    """Return the structural similarity of one plane (Y, X) and its truth.
+    """Return the structural similarity of one plane (Y, X), or of a volume, and its truth.
 
     The truth is scaled so that its percentiles 0.1 and 99.9 become 0 and 1, without clipping; the image is
-    replaced by the a * image + b that fits it best in least squares over the whole plane. Then the mean of
-    ``skimage.metrics.structural_similarity`` with a uniform window of 7 x 7 pixels and a data range of 1, in
-    float64 (the mean leaves out a border of 3 pixels, as scikit-image does).
+    replaced by the a * image + b that fits it best in least squares over the whole of it. Then the mean of
+    ``skimage.metrics.structural_similarity`` with a uniform window of 7 pixels along each axis and a data range of 1,
+    in float64 (the mean leaves out a border of 3 pixels, as scikit-image does).
 
     Args:
-        image: one plane (Y, X), any unit.
-        truth: what the plane should be (Y, X), any unit.
-        region: voxels (Y, X) over which the map of similarities is averaged for ``ssim_foreground``.
+        image: one plane (Y, X) or a volume (Z, Y, X), any unit.
+        truth: what it should be, of the same shape, any unit.
+        region: voxels of that shape over which the map of similarities is averaged for ``ssim_foreground``.
 
     Returns:
         ``ssim`` and, where ``region`` is given, ``ssim_foreground``; ``None`` with a reason where the truth
