@@ -133,9 +133,9 @@ def compare(
                     for label, k, volume in ((RAW, 0, one.passes[0]), (WRITTEN, None, one.enhanced)):
                         job = Job(RAW if k == 0 else OURS, f"{label}, {middle(made.region)}", k)
                         scored.append(scorer(job, volume[made.region], made.region))
-                kept = _kept(folder / "methods" / f"{len(scored)}.npy", made.volume)
+                volume = kept(folder / "methods" / f"{len(scored)}.npy", made.volume)
                 job = Job(name, _label(name, made), made.k, made.tuned)
-                scored.append(scorer(job, kept, made.region, made.seconds, made.peak_mb, made.parameters))
+                scored.append(scorer(job, volume, made.region, made.seconds, made.peak_mb, made.parameters))
         except InputError as error:
             skipped.append(f"{name} is left out: {error}")
     progress(Event("compare", len(names), len(names)))
@@ -237,10 +237,19 @@ def verdict(compared: Compared) -> list[str]:
     return said
 
 
-def _check(stack: Stack, known: Known) -> None:
+def check_single(stack: Stack) -> None:
+    """Refuse a stack of several channels or time points.
+
+    Raises:
+        InputError: says which.
+    """
     for axis, what in (("C", "channels; --channel selects one"), ("T", "time points; compare takes one")):
         if stack.size(axis) > 1:
             raise InputError(f"'{stack.source}' has {stack.size(axis)} {what}")
+
+
+def _check(stack: Stack, known: Known) -> None:
+    check_single(stack)
     shape = tuple(stack.size(axis) for axis in "ZYX")
     for name, given in (("truth", known.truth), ("labels", known.labels)):
         if given is not None and given.shape != shape:
@@ -268,9 +277,9 @@ def _label(name: str, made: Applied) -> str:
     return name if made.k is None else f"{name} k={made.k:g}"
 
 
-def _kept(path: Path, volume: Volume) -> Volume:
+def kept(path: Path, volume: Volume) -> Volume:
     """Return the volume as a map of a file: many results of a large stack do not fit into memory."""
     path.parent.mkdir(exist_ok=True)
     np.save(path, np.asarray(volume, np.float32))
-    kept: Volume = np.load(path, mmap_mode="r")
-    return kept
+    mapped: Volume = np.load(path, mmap_mode="r")
+    return mapped

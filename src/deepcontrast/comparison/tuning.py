@@ -86,7 +86,7 @@ def apply(
 
     def run(box: Box, changed: Mapping[str, Any], tuned: str = AS_A_USER) -> Applied:
         result, cost = measured(lambda: function(volume[box], **{**settings, **changed}, **fixed))
-        return Applied(None, tuned, _words({**settings, **changed}), np.asarray(result), box, *cost)
+        return Applied(None, tuned, in_words({**settings, **changed}), np.asarray(result), box, *cost)
 
     used, side = _within(volume.shape, budget, lambda box: run(box, {}))
     note = getattr(module, "NOTE", "")
@@ -114,7 +114,7 @@ def _iterated(
     results, cost = measured(lambda: passes(volume, **given, **fixed))
     everything = window(volume.shape, max(volume.shape))
     made = [
-        Applied(float(k), AS_A_USER, _words({**given, "iterations": k}), result, everything, *cost)
+        Applied(float(k), AS_A_USER, in_words({**given, "iterations": k}), result, everything, *cost)
         for k, result in enumerate(results, 1)
     ]
     yield from made
@@ -149,7 +149,9 @@ def _technical(function: Callable[..., Any], device: str, seed: int, progress: P
     return {name: value for name, value in offered.items() if name in inspect.signature(function).parameters}
 
 
-def _words(settings: Mapping[str, Any]) -> str:
+def in_words(settings: Mapping[str, Any]) -> str:
+    """Return settings as a table says them."""
+
     def word(value: Any) -> str:
         if isinstance(value, np.ndarray):
             return f"{' x '.join(map(str, value.shape))} array"

@@ -16,10 +16,12 @@ from deepcontrast import __version__
 from deepcontrast.accept import check_stacks, check_unpaired, choose_device, surfaced
 from deepcontrast.atomic import write_atomic
 from deepcontrast.comparison import Compared, check_methods, compare, leaders, lines, means
+from deepcontrast.comparison.other_grids import FOLDERS
 from deepcontrast.comparison.table import COST
 from deepcontrast.config import Config
 from deepcontrast.depth import depth_unit
 from deepcontrast.io import container_suffix, fingerprint
+from deepcontrast.jobs.compare_grids import compare_image_on_grids
 from deepcontrast.jobs.hardware import hardware
 from deepcontrast.jobs.images import Reading, write_image
 from deepcontrast.jobs.known import known_of, open_known
@@ -28,6 +30,7 @@ from deepcontrast.jobs.say import Say, describe_stack, looked_at
 from deepcontrast.model import load_model
 from deepcontrast.output_checks import check_out, check_space
 from deepcontrast.progress import Progress, silent
+from deepcontrast.recipe import load_recipe
 from deepcontrast.report.compare_data import CompareData, MethodResult
 from deepcontrast.report.compare_page import write_compare
 from deepcontrast.stack import Stack
@@ -68,7 +71,8 @@ def compare_image(
         optics: fields of :class:`Optics` that win over what the file says.
         methods: names of baselines; all where ``None``.
         truth, mask, labels: images of the same shape.
-        model: a trained model, which skips training.
+        model: a trained model, which skips training; one whose result lies on another grid is compared by
+            :func:`deepcontrast.jobs.compare_grids.compare_image_on_grids`.
         budget: seconds that one method may take before it is cut to a crop.
         save_images: also write every method's volume, as float32.
         device, overwrite, progress, say: as for every job.
@@ -79,6 +83,14 @@ def compare_image(
     started = time.monotonic()
     paths = {"truth": truth, "mask": mask, "labels": labels}
     given = {"image": path, **{name: p for name, p in {**paths, "model": model}.items() if p is not None}}
+    loaded = load_model(model) if model else None
+    if loaded is not None and loaded.task in FOLDERS:
+        compare_image_on_grids(
+            path, out, loaded, reading=reading, optics=optics, methods=methods, truth=truth, mask=mask, labels=labels,
+            inputs=given, retuned=config.predict != load_recipe(config.recipe).predict, budget=budget,
+            save_images=save_images, device=device, overwrite=overwrite, progress=progress, say=say,
+        )  # fmt: skip
+        return
     check_unpaired(config)
     check_out(out, overwrite=overwrite, inputs=list(given.values()))
     names = check_methods(methods)
@@ -87,7 +99,6 @@ def compare_image(
     check_stacks([stack])
     stack = stack.with_optics(**optics)
     known = known_of(open_known(paths, stack))
-    loaded = load_model(model) if model else None
     if loaded:
         config = loaded.config.model_copy(update={"predict": config.predict})
     # The passes and our result, and every baseline up to twice (a trained one, each of its iterations).

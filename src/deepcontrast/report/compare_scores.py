@@ -18,6 +18,9 @@ FIDELITY = "fidelity_"
 DETAILS = ("_level_", "_threshold")
 """Left to metrics.json: contrast of single levels, and where the best threshold lies."""
 
+LEFT_OUT = (*DETAILS, "_resolution", "_width", "_depth")
+"""The same of results on another grid than the stack's."""
+
 FEWER_SCALES = re.compile(r"_(\d)_scales")
 """In the name of MS-SSIM on planes too small for all its scales."""
 
@@ -58,6 +61,10 @@ FAMILIES = {
     "psnr_foreground": Family("PSNR (dB), foreground", "PSNR in the foreground (dB)", ".1f", 1),
     "seg": Family("SEG", "SEG, mean IoU of matched objects", ".3f", 1),
     "error": Family("ERROR", "ERROR, share of unmatched objects, lower is better", ".3f", -1),
+    "isotropy": Family("Φ", "Φ, power along z over power along x and y", ".3f", 0),
+    "fourier_shell_mean": Family("FSC", "FSC, mean Fourier shell correlation", ".3f", 1),
+    "fourier_shell_mean_axial": Family("FSC about z", "FSC about z", ".3f", 1),
+    "membrane_seg": Family("SEG", "SEG, mean IoU of matched cells", ".3f", 1),
 }
 
 
