@@ -34,8 +34,9 @@ from deepcontrast.output_checks import check_out, check_space
 from deepcontrast.progress import Progress, silent
 from deepcontrast.report.grids_data import TRUTH, GridMethod, GridsData
 from deepcontrast.report.grids_page import write_grids
-from deepcontrast.scale.members import check_models, on_grid
+from deepcontrast.scale.members import check_models
 from deepcontrast.stack import Stack
+from deepcontrast.upsampled import upsampled
 from deepcontrast.workdir import finish, working
 
 
@@ -157,7 +158,7 @@ def _result_of(stack: Stack, fit: Any) -> Stack:
     """Return a stack of the shape of the result, whose voxels are not computed."""
     name = f"the result of {Path(stack.source).name}"
     if fit is not None:
-        return replace(on_grid(stack, float(fit.factor)), source=name)
+        return replace(upsampled(stack, float(fit.factor)), source=name)
     plane = np.broadcast_to(np.float32(0), (1, stack.size("Y"), stack.size("X")))
     return replace(stack, array=plane, axes="ZYX", source=name)
 
