@@ -19,9 +19,11 @@ from deepcontrast.degrade.undersample import undersample
 from deepcontrast.errors import InputError, InputNotFoundError
 from deepcontrast.io import open_stack, write_stack
 from deepcontrast.learning import lessons
+from deepcontrast.metrics.isotropy import isotropy
 from deepcontrast.model import Channel, Model, save_model
 from deepcontrast.recipe import load_recipe
 from deepcontrast.scale import shard_sizes
+from deepcontrast.spectral_match import matching
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.tasks import isotropic
 from deepcontrast.training import initialise
@@ -322,3 +324,52 @@ def test_a_single_plane_is_refused(tmp_path: Path) -> None:
 def test_enhance_says_what_isotropic_is_for() -> None:
     with pytest.raises(InputError, match="train isotropic"):
         dc.enhance(anisotropic(), "isotropic")
+
+
+# What is set right after training.
+
+
+def weak(seed: int = 0, sigma: float = 1.0) -> np.ndarray:
+    return ndimage.gaussian_filter1d(texture((72, 80, 96), seed), sigma, axis=0)
+
+
+def test_matched_spectra_are_isotropic() -> None:
+    kernel = matching(weak())
+    assert sum(kernel) == pytest.approx(1)
+    np.testing.assert_allclose(kernel, kernel[::-1], atol=1e-12)
+    # Another texture that is blurred alike: its power along z is that of before the blur.
+    made = ndimage.convolve1d(weak(1), kernel, axis=0, mode="mirror")
+    band = (0.05, 0.2)
+    [before], [after], [truth] = (
+        isotropy(one, band=band, half_angle=20.0) for one in (weak(1), made, texture((72, 80, 96), 1))
+    )
+    assert before.value < 0.65
+    assert after.value == pytest.approx(truth.value, rel=0.1)
+
+
+def test_what_is_isotropic_is_left_alone_and_what_is_small_too() -> None:
+    kernel = np.array(matching(texture((72, 80, 96))))
+    frequencies = np.abs(np.fft.fft(np.fft.ifftshift(kernel)))
+    np.testing.assert_allclose(frequencies[:6], 1, atol=0.1)
+    assert matching(np.zeros((20, 80, 80), np.float32)) == (1.0,)
+
+
+def test_no_amplitude_grows_without_limit() -> None:
+    flat = ndimage.gaussian_filter1d(texture((72, 80, 96)), 6, axis=0)
+    gain = np.abs(np.fft.fft(np.fft.ifftshift(np.array(matching(flat)))))
+    assert gain.max() <= 3.1
+
+
+def test_tiles_of_a_matched_model_equal_the_whole() -> None:
+    stack = anisotropic(4.3, planes=12)
+    model = untrained(stack)
+    kernel = matching(weak())
+    channels = [replace(one, fit={**one.fit, "match": kernel}) for one in model.channels]
+    whole = dc.Restorer(replace(model, channels=tuple(channels))).predict(stack).volume()
+    small = model.config.model_copy(update={"predict": model.config.predict.model_copy(update={"tile_voxels": 2048})})
+    tiled = dc.Restorer(replace(model, channels=tuple(channels), config=small)).predict(stack).volume()
+    np.testing.assert_allclose(tiled, whole, rtol=1e-5, atol=1e-5 * np.ptp(whole))
+    plain = dc.Restorer(model).predict(stack).volume()
+    inside = slice(16, -16)
+    expected = ndimage.convolve1d(plain, kernel, axis=0)[inside]
+    np.testing.assert_allclose(whole[inside], expected, rtol=1e-4, atol=1e-4 * np.ptp(plain))

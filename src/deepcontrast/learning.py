@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from deepcontrast import __version__, registry
 from deepcontrast.config import Config
@@ -15,10 +16,15 @@ from deepcontrast.depth import depths
 from deepcontrast.model import Channel, Model
 from deepcontrast.prediction import load_nets
 from deepcontrast.progress import Event, Progress, silent
+from deepcontrast.scale.members import Member, restore, volumes_for
 from deepcontrast.stack import Stack
 from deepcontrast.task import Source
 from deepcontrast.training import Trained, train
 from deepcontrast.trust import trust
+from deepcontrast.valid import survey
+
+MATCHED = 128
+"""Voxels along each side of the part of a stack whose spectra are matched."""
 
 
 def learn(
@@ -63,6 +69,9 @@ def learn(
                 # What the first network was trained in, by its trial or its checkpoint, holds for all.
                 settled = trained[-1].mode.settle(config)
         kept = tuple(one.last if config.train.keep == "last" else one.best for one in trained)
+        if config.task.get("match"):
+            nets = load_nets(task, kept, fit, config, device)
+            fit = matched(task, sources, fit, config, nets, device=device, progress=progress)
         trusted = None
         if config.train.loss == "laplace":
             nets = load_nets(task, kept, fit, config, device)
@@ -79,6 +88,37 @@ def learn(
     how = asdict(trained[0].mode)
     provenance = {"version": __version__, "torch": torch.__version__, "images": sorted(fingerprints), **how}
     return Model(config.task_name, config, tuple(channels), provenance), histories
+
+
+def matched(
+    task: Any,
+    sources: Sequence[Source],
+    fit: Any,
+    config: Config,
+    nets: Sequence[nn.Module],
+    *,
+    device: str,
+    progress: Progress,
+) -> Any:
+    """Return the fit set right by what its networks make of the middle of the first stack, where the task does that."""
+    first = sources[0]
+    grids = [task.on_grid(one.stack, fit) for one in first.channels]
+    frames = [grid.frame(one.t, one.c) for grid, one in zip(grids, first.channels, strict=True)]
+    surveys = [survey(frame).with_saturation() for frame in frames]
+    norms = [task.own_norm(fit, frame, known) for frame, known in zip(frames, surveys, strict=True)]
+    c = first.c if first.together else 0
+    member = Member(nets, fit if None in norms else task.normed(fit, norms, c), config, 1.0)
+
+    def volume(one: Member, n: int) -> Any:
+        return task.cleaned(frames[n], one.fit, surveys[n])
+
+    def report(share: float) -> None:
+        progress(Event("match", int(100 * share), 100))
+
+    z, y, x = (slice((n - min(n, MATCHED)) // 2, (n + min(n, MATCHED)) // 2) for n in frames[0].shape)
+    volumes = volumes_for(task, [member], c, volume)
+    maps, _ = restore(task, [member], volumes, device=device, report=report, box=(z, y, x))
+    return task.matched(fit, maps["mean"])
 
 
 def sources_of(stack: Stack, c: int, target: Stack | None = None) -> list[Source]:

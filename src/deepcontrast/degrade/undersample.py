@@ -22,12 +22,13 @@ def undersample(
     kernel: Kernel = ((1.0,),),
     factor: float = 4.0,
     phase: Tensor | None = None,
+    noisier: float = 1.0,
 ) -> Tensor:
     """Return planes as if their rows lay along the axis: blurred, of few rows, noisy, interpolated to all rows again.
 
     Rows are taken at ``phase + n factor``, between two pixels by a cubic. Each gets as much noise as the blur took
-    away, so that it has that of the image. Between them the image is interpolated linearly; beyond its borders it is
-    mirrored.
+    away, so that it has that of the microscope. Between them the image is interpolated linearly; beyond its borders it
+    is mirrored.
 
     Args:
         image: (..., Y, X), float32, grey levels.
@@ -36,6 +37,7 @@ def undersample(
         kernel: of the blur, rows along the axis, odd sizes, sum 1.
         factor: rows between two that are taken, 1 or more; need not be whole.
         phase: where the first one lies (...), at least 0 and below ``factor``; drawn where ``None``.
+        noisier: how many times the variance of the microscope's noise the image has.
 
     Source: CARE supplement, section 2.4; CSBDeep's ``anisotropic_distortions`` takes whole rows and a fixed phase.
     """
@@ -55,7 +57,7 @@ def undersample(
     everywhere = torch.arange(-margin, rows + margin, device=image.device)
     taken = _cubic(at.unsqueeze(2) - everywhere) @ blurred
     if optics.gain:
-        variance = optics.gain * (1 - float(sum(w * w for row in kernel for w in row)))
+        variance = optics.gain * (1 - noisier * float(sum(w * w for row in kernel for w in row)))
         noise = torch.randn(taken.shape, generator=generator, device=image.device)
         taken = taken + noise * ((taken - (optics.offset or 0.0)).clamp(min=0) * max(variance, 0.0)).sqrt()
     between = (1 - (torch.arange(rows, device=image.device).view(1, -1, 1) - at.unsqueeze(1)).abs() / factor).clamp(

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from deepcontrast import axial_blur, psf
 from deepcontrast.axial_blur import Spectra
+from deepcontrast.degrade.undersample import undersample
 from deepcontrast.errors import InputError
 from deepcontrast.io import open_stack
 from deepcontrast.noise import estimate_camera
+from deepcontrast.noise.recorruption import recorrupt
+from deepcontrast.noise.thinning import thin
 from deepcontrast.progress import Progress
 from deepcontrast.sampling import sample_planes
 from deepcontrast.stack import Optics, Stack
@@ -38,6 +43,8 @@ class Settings(Protocol):
     def psf_voxel(self) -> tuple[float, float, float] | None: ...
     @property
     def noise(self) -> bool: ...
+    @property
+    def thin(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class Axial:
     Attributes:
         kernel: the blur that turns a lateral section into an axial one, rows (along the axis) of columns, sum 1.
         gain, zero: the noise of a grey level g has the variance ``gain (g - zero)``; no noise where the gain is 0.
+        thin: share of the photons that inputs are made of, the target being the others; 0 where both are made of all.
+        means, variances: of noise that is not of photons, at which grey levels it has which variance.
         how: what the kernel is from, in words.
         spectra: that it was estimated from.
     """
@@ -54,6 +63,9 @@ class Axial:
     kernel: tuple[tuple[float, ...], ...]
     gain: float
     zero: float
+    thin: float
+    means: tuple[float, ...]
+    variances: tuple[float, ...]
     how: str
     spectra: Spectra | None = None
 
@@ -62,12 +74,34 @@ class Axial:
         """Return the noise as the degradations take it."""
         return Optics(gain=self.gain, offset=self.zero)
 
+    def halves(self, image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return what an input is made of and its target, whose noise is independent where that can be."""
+        if not self.thin:
+            return image, image
+        if self.means:
+            return recorrupt(image, self.means, self.variances, generator=generator, share=self.thin)
+        return thin(image, self.noise, generator=generator, share=self.thin)
+
+    def along(self, image: Tensor, factor: float, generator: torch.Generator, phase: Tensor | None = None) -> Tensor:
+        """Return an image, or what of its photons an input is made of, as if its rows lay along the axis."""
+        return undersample(
+            image, self.noise, generator=generator, kernel=self.kernel, factor=factor, phase=phase,
+            noisier=1 / (self.thin or 1.0),
+        )  # fmt: skip
+
     @classmethod
     def decode(cls, table: Mapping[str, Any]) -> Axial:
         """Return what was stored."""
         spectra = table["spectra"]
         kernel = tuple(map(tuple, table["kernel"]))
-        return cls(**{**table, "kernel": kernel, "spectra": None if spectra is None else Spectra.decode(spectra)})
+        fields = {
+            **table,
+            "kernel": kernel,
+            "means": tuple(table["means"]),
+            "variances": tuple(table["variances"]),
+            "spectra": None if spectra is None else Spectra.decode(spectra),
+        }
+        return cls(**fields)
 
 
 def distance_of_planes(stack: Stack, factor: float | None) -> float:
@@ -118,12 +152,21 @@ def axial_of(sources: Sequence[Source], factor: float, settings: Settings, progr
         kernel = axial_blur.of_psf(spot, voxel, pixel)
         width = axial_blur.width_of(kernel)
         how = f"axial blur on top of the lateral one is that of {name}, sigma {width:.2f} pixels"
-    gain = zero = 0.0
-    if settings.noise:
-        _, planes, valid, _ = sample_planes(sources, FIT_PLANES, progress)
-        camera, _ = estimate_camera(planes, valid=valid, remove_pattern=False)
-        gain, zero = float(camera.gain), float(camera.intercept)
-    return Axial(tuple(map(tuple, kernel.tolist())), gain, zero, how, spectra)
+    rows = tuple(map(tuple, kernel.tolist()))
+    if not settings.noise:
+        return Axial(rows, 0.0, 0.0, 0.0, (), (), how, spectra)
+    _, planes, valid, _ = sample_planes(sources, FIT_PLANES, progress)
+    camera, _ = estimate_camera(planes, valid=valid, remove_pattern=False)
+    gain, zero, thin = camera.gain * (camera.spread or 1.0), camera.intercept, settings.thin
+    means: tuple[float, ...] = ()
+    variances: tuple[float, ...] = ()
+    if camera.spread is None and thin:
+        if camera.white_in_plane:
+            means, variances = camera.means, camera.variances
+        else:
+            thin = 0.0
+            how += "; noise is neither of photons nor independent from pixel to pixel: targets keep it"
+    return Axial(rows, float(gain), float(zero), thin, means, variances, how, spectra)
 
 
 def _spot(

@@ -18,15 +18,16 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from deepcontrast.bank import WEIGHT, fill_bank
 from deepcontrast.cleaned import Cleaned
 from deepcontrast.config import Config, Table
-from deepcontrast.degrade.undersample import undersample
 from deepcontrast.errors import InputError
 from deepcontrast.normalize import Norm
 from deepcontrast.patches import Column, hold_out, patch_size
 from deepcontrast.progress import Event, Progress, silent
+from deepcontrast.spectral_match import matching
 from deepcontrast.stack import Frame, Stack
 from deepcontrast.task import Bank, Geometry, Source
 from deepcontrast.tasks import _planes
@@ -54,6 +55,7 @@ __all__ = [
     "geometry",
     "join",
     "left",
+    "matched",
     "normed",
     "of_pair",
     "on_grid",
@@ -83,9 +85,13 @@ class Params(Table):
         does not say them.
     psf_voxel: of the file of a point-spread function (z, y, x) in micrometres, where it does not say.
     noise: noise is added to inputs, so that they have as much as the planes of the stack.
+    thin: share of the photons that inputs are made of, targets being the others, so that the noise of planes is not
+        learned; 0 makes both of all of them, as published.
     combine: of the xz and the yz result: their mean, or, as CSBDeep, the geometric mean of what lies above the 2nd
         percentile.
     norm, low, high, per_image: as of the task ``denoise``; measured after interpolation.
+    match: after training, axial frequencies of the result are amplified until a part of the stack of training has as
+        much of them as of lateral ones.
     joint: one network is given all channels of a stack and restores them together.
     bank_mb, round_steps: as of the task ``denoise``.
     """
@@ -97,11 +103,13 @@ class Params(Table):
     index: float | None = Field(None, gt=0)
     psf_voxel: tuple[float, float, float] | None = None
     noise: bool = True
+    thin: float = Field(0.5, ge=0, lt=1)
     combine: Literal["arithmetic", "geometric"] = "arithmetic"
     norm: Literal["percentile", "mean_std"] = "mean_std"
     low: float = Field(2.0, ge=0, lt=50)
     high: float = Field(99.8, gt=50, le=100)
     per_image: bool = True
+    match: bool = True
     joint: bool = False
     bank_mb: int = Field(1500, ge=1)
     round_steps: int = Field(1000, ge=1)
@@ -120,6 +128,7 @@ class Fit:
         patch: side of training patches.
         held_out: squares of the validation, (stack, y, x).
         seen: least and most, of the stacks of training, of what :func:`unlike` looks at.
+        match: the kernel along the axis that sections are convolved with after the network.
         channel: its number among those that the network is given ``together``.
         together: of each of those, what ``norm`` and ``axial`` are of this one; none where it is given this one alone.
     """
@@ -134,6 +143,7 @@ class Fit:
     patch: int
     held_out: tuple[Column, ...]
     seen: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    match: tuple[float, ...] = (1.0,)
     channel: int = 0
     together: tuple[tuple[Norm, Axial], ...] = ()
 
@@ -165,6 +175,7 @@ class Fit:
             "norm": Norm(**table["norm"]),
             "axial": Axial.decode(table["axial"]),
             "held_out": tuple(tuple(column) for column in table["held_out"]),
+            "match": tuple(table["match"]),
             "seen": {name: (low, high) for name, (low, high) in table["seen"].items()},
             "together": tuple((Norm(**norm), Axial.decode(axial)) for norm, axial in table["together"]),
         }
@@ -224,6 +235,11 @@ def join(fits: Sequence[Fit]) -> list[Fit]:
     """Return the fits of all channels of a stack for one network that restores them together."""
     together = tuple((one.norm, one.axial) for one in fits)
     return [replace(one, channel=c, together=together) for c, one in enumerate(fits)]
+
+
+def matched(fit: Fit, restored: NDArray[np.float32]) -> Fit:
+    """Return the fit set right by a part (Z, Y, X) of what its networks make of a stack of training."""
+    return replace(fit, match=matching(restored))
 
 
 def on_grid(stack: Stack, fit: Fit) -> Stack:
@@ -287,14 +303,14 @@ def windowed(fit: Fit, field: tuple[int, int], y: slice, x: slice) -> Fit:
 def degrade(source: Source, fit: Fit, config: Config, generator: torch.Generator) -> NDArray[np.float32]:
     """Return a volume (Z, Y, X) whose rows are as if they lay along the axis, in grey levels."""
     image = torch.from_numpy(clean(source.volume(), fit, source.invalid))
-    return undersample(image, fit.axial.noise, generator=generator, kernel=fit.axial.kernel, factor=fit.factor).numpy()
+    return fit.axial.along(fit.axial.halves(image, generator)[0], fit.factor, generator).numpy()
 
 
 def example(source: Source, z: int, fit: Fit, config: Config) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return a plane and what it would be like along the axis, (Y, X) each, in grey levels."""
     image = torch.from_numpy(cleaned(source.frame, fit, source.survey)[z])
     generator = torch.Generator().manual_seed(config.train.seed)
-    seen = undersample(image, fit.axial.noise, generator=generator, kernel=fit.axial.kernel, factor=fit.factor)
+    seen = fit.axial.along(fit.axial.halves(image, generator)[0], fit.factor, generator)
     return image.numpy(), seen.numpy()
 
 
@@ -340,9 +356,9 @@ def sample(
     phase = torch.rand((len(depth), 1), generator=generator, device=depth.device) * fit.factor
     inputs, targets = [], []
     for patch, (norm, axial) in zip(patches, fit.channels, strict=True):
-        seen = undersample(patch, axial.noise, generator=generator, kernel=axial.kernel, factor=fit.factor, phase=phase)
-        inputs.append(norm(seen))
-        targets.append(norm(patch))
+        image, target = axial.halves(patch, generator)
+        inputs.append(norm(axial.along(image, fit.factor, generator, phase)))
+        targets.append(norm(target))
     return torch.cat(inputs, 1), torch.cat(targets, 1), batch.get(WEIGHT)
 
 
@@ -357,13 +373,28 @@ def geometry(net: nn.Module, fit: Fit, config: Config) -> Geometry:
     if config.task["combine"] == "geometric":
         # The value that the norm of percentiles makes 0.
         above = fit.norm.offset
-    return replace(_planes.geometry(net, fit, config), views=VIEWS, above=above)
+    found = _planes.geometry(net, fit, config)
+    planes, along, across = found.halo
+    return replace(found, halo=(planes, along + len(fit.match) // 2, across), views=VIEWS, above=above)
 
 
 def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str, Tensor]:
     """Apply the network once to sections (N, Z, X), or (C, N, Z, X) of channels that are restored together."""
     together = Together(fit.channel, tuple(norm for norm, _ in fit.together)) if fit.together else None
-    return applied(net, tile, fit, fit.norm, together=together)
+    found = applied(net, tile, fit, fit.norm, together=together)
+    return {"mean": _convolved(found["mean"], fit.match)} if len(fit.match) > 1 else found
+
+
+def _convolved(sections: Tensor, kernel: tuple[float, ...]) -> Tensor:
+    """Return sections (N, Z, X) convolved along Z with a symmetric kernel; beyond their ends they go on mirrored."""
+    half = len(kernel) // 2
+    rows = sections.shape[1]
+    # A section may be shorter than the kernel reaches: reflection one fold at a time.
+    at = torch.arange(-half, rows + half, device=sections.device).remainder(max(1, 2 * (rows - 1)))
+    tall = sections.index_select(1, torch.minimum(at, max(1, 2 * (rows - 1)) - at))
+    weights = torch.tensor(kernel, dtype=tall.dtype, device=tall.device).view(1, 1, -1, 1)
+    made: Tensor = functional.conv2d(tall[:, None], weights)[:, 0]
+    return made
 
 
 def _names(fit: Fit) -> list[str]:
