@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -162,11 +163,25 @@ def axial_of(sources: Sequence[Source], factor: float, settings: Settings, progr
     variances: tuple[float, ...] = ()
     if camera.spread is None and thin:
         if camera.white_in_plane:
-            means, variances = camera.means, camera.variances
+            brightest = max(float(plane.max()) for plane in planes)
+            means, variances = _up_to(brightest, camera.means, camera.variances)
         else:
             thin = 0.0
             how += "; noise is neither of photons nor independent from pixel to pixel: targets keep it"
     return Axial(rows, float(gain), float(zero), thin, means, variances, how, spectra)
+
+
+def _up_to(
+    brightest: float, means: tuple[float, ...], variances: tuple[float, ...]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the variance of the noise up to the brightest grey level, where it goes on along a line through all of it.
+
+    It was measured where there is the least structure, which is where it is dark.
+    """
+    if brightest <= means[-1] or len(means) < 3:
+        return means, variances
+    slope = max(0.0, float(np.polyfit(means, variances, 1)[0]))
+    return (*means, brightest), (*variances, variances[-1] + slope * (brightest - means[-1]))
 
 
 def _spot(
