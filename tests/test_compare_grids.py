@@ -26,7 +26,8 @@ from deepcontrast.report.grids_data import GridsData
 from deepcontrast.report.grids_page import render, write_grids
 from deepcontrast.stack import Optics, Stack
 
-from .test_isotropic import anisotropic, texture, untrained
+from .test_isotropic import texture, untrained
+from .test_project import untrained as untrained_projection
 
 CUBE = Optics(voxel_size=(0.2, 0.2, 0.2))
 PICTURES = re.compile(r'src="data:image/png;base64,[^"]+" alt="([^"]*)"')
@@ -91,7 +92,7 @@ def sheet(shape: tuple[int, int, int] = (12, 48, 56)) -> tuple[np.ndarray, np.nd
 
 @pytest.fixture(scope="module")
 def projected(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A stand-in for a model of one plane, which returns the truth and a flat surface, with truth and labels."""
+    """A model of one plane, in whose stead a stand-in returns the truth and a flat surface, with truth and labels."""
     folder = tmp_path_factory.mktemp("projected")
     raw, truth = sheet()
     labels, _ = ndimage.label(truth < 0.3)
@@ -99,11 +100,11 @@ def projected(tmp_path_factory: pytest.TempPathFactory) -> Run:
     write_stack(folder / "raw.tif", stack)
     write_stack(folder / "truth.tif", Stack(truth, "YX"))
     write_stack(folder / "labels.tif", Stack(labels.astype(np.uint16), "YX"))
-    save_model(folder / "m.safetensors", replace(untrained(anisotropic()), task="project"))
+    save_model(folder / "m.safetensors", untrained_projection())
 
     def maps(models: Any, stack: Stack, **_: Any) -> dict[str, Stack]:
         planes = {"mean": truth, "height": np.full_like(truth, 5), "height_spread": np.full_like(truth, 0.5)}
-        return {name: replace(stack, array=plane[None]) for name, plane in planes.items()}
+        return {name: replace(stack, array=plane, axes="YX") for name, plane in planes.items()}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("deepcontrast.jobs.compare_grids.predict_maps", maps)
@@ -192,6 +193,30 @@ def test_projections_are_taken_as_they_are_and_with_nlm(projected: Run) -> None:
     assert projected.value("deepcontrast", "membrane_seg") > projected.value("maximum", "membrane_seg") - 0.05
     assert projected.value("maximum + nlm", "nrmse") < projected.value("maximum", "nrmse")
     assert not any(row["metric"] == "isotropy" for row in projected.rows)
+
+
+def test_a_projection_has_its_height_and_spread_and_is_written_as_a_plane(projected: Run, tmp_path: Path) -> None:
+    for name in ("raw.tif", "m.safetensors"):
+        (tmp_path / name).write_bytes((projected.folder / name).read_bytes())
+    alone = compared(tmp_path, "--methods", "maximum", "--save-images")
+    [ours, other] = alone.data.methods
+    assert (ours.label, other.label) == ("deepcontrast", "maximum")
+    assert ours.height is not None
+    assert ours.spread is not None
+    assert ours.height.shape == ours.spread.shape == (48, 56)
+    assert 0 <= ours.height.min() <= ours.height.max() <= 11
+    assert open_stack(tmp_path / "out" / "images" / "maximum.tif").shape == (48, 56)
+    assert not alone.rows
+
+
+def test_the_summary_holds_ours_against_the_best_of_the_others(closer: Run) -> None:
+    others = [m.label for m in closer.data.methods if m.kind in ("raw", "user")]
+    best = max(others, key=lambda label: closer.value(label, "ssim"))
+    score = f"{closer.value('deepcontrast', 'ssim'):.3f}"
+    [said] = [line for line in closer.data.summary if line.startswith("SSIM")]
+    assert said.startswith(f"SSIM {score};")
+    assert f"is {best} with {closer.value(best, 'ssim'):.3f}" in said
+    assert closer.data.summary[0].startswith("Phi is")
 
 
 def test_linear_interpolation_is_always_there_and_names_are_checked() -> None:

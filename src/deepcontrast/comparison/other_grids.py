@@ -191,6 +191,26 @@ def grid_lines(compared: GridsCompared) -> list[str]:
     return [*said, *compared.skipped]
 
 
+def grid_summary(compared: GridsCompared) -> tuple[str, ...]:
+    """Return in a sentence per score how ours stands to the best that a user would do; of Phi, before and after."""
+    by_label = {one.label: one for one in compared.methods}
+    said = []
+    for column in compared.columns:
+        scores = {label: one.scores.get(column.metric, np.nan) for label, one in by_label.items()}
+        known = {label: value for label, value in scores.items() if np.isfinite(value)}
+        rivals = [label for label in known if by_label[label].kind in ("raw", "user")]
+        if OURS not in known or not rivals:
+            continue
+        if column.better:
+            best = max(rivals, key=lambda label: column.better * known[label])
+            said.append(f"{column.name} {known[OURS]:.3f}; the best of the others, as a user would apply them, "
+                        f"is {best} with {known[best]:.3f}.")  # fmt: skip
+        else:
+            before = f"{column.name} is {known[FIRST]:.2f} before and {known[OURS]:.2f} after"
+            said.append(before + (f"; of the truth it is {known[TRUTH]:.2f}." if TRUTH in known else "."))
+    return tuple(said)
+
+
 def _means(one: GridMethod) -> dict[str, float]:
     cost = {"seconds": one.seconds, "peak_mb": one.peak_mb}
     return {**one.scores, **{name: value for name, value in cost.items() if value is not None}}

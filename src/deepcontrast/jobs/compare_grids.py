@@ -19,6 +19,7 @@ from deepcontrast.comparison.other_grids import (
     check_grid_methods,
     compare_grids,
     grid_lines,
+    grid_summary,
 )
 from deepcontrast.comparison.side_by_side import check_single
 from deepcontrast.errors import InputError
@@ -34,9 +35,8 @@ from deepcontrast.output_checks import check_out, check_space
 from deepcontrast.progress import Progress, silent
 from deepcontrast.report.grids_data import TRUTH, GridMethod, GridsData
 from deepcontrast.report.grids_page import write_grids
-from deepcontrast.scale.members import check_models
+from deepcontrast.scale.members import check_models, grid_of
 from deepcontrast.stack import Stack
-from deepcontrast.upsampled import upsampled
 from deepcontrast.workdir import finish, working
 
 
@@ -91,11 +91,7 @@ def compare_image_on_grids(
     check_models([model], stack)
     check_stacks([stack])
     stack = stack.with_optics(**optics)
-    # Of a projection, the shape of the result is known without.
-    fit: Any = None
-    if task == "isotropic":
-        fit = registry.load("tasks", task).Fit.decode(model.channels[0].fit, model.channels[0].arrays)
-    beside = _result_of(stack, fit)
+    beside = replace(grid_of([model])(stack), source=f"the result of {path.name}")
     known = known_of(open_known({"truth": truth, "labels": labels}, beside))
     check_space(out, int(np.prod(beside.shape)) * 4 * (4 * len(names) + 2) + 50_000_000)
     where = choose_device(device)
@@ -119,7 +115,7 @@ def compare_image_on_grids(
         for line in said:
             say(line)
         write_metrics(work.result, compared.rows)
-        data = _data(compared, stack, model, fit, path.name, said, run)
+        data = _data(compared, stack, model, path.name, run)
         write_grids(work.result / "report.html", data, progress=progress)
         if save_images:
             folder = work.result / "images"
@@ -154,15 +150,6 @@ def _refuse(task: str, mask: Path | None, reading: Reading, optics: Mapping[str,
             raise InputError(f"{option} has no effect with a model of the task {task}; leave it out")
 
 
-def _result_of(stack: Stack, fit: Any) -> Stack:
-    """Return a stack of the shape of the result, whose voxels are not computed."""
-    name = f"the result of {Path(stack.source).name}"
-    if fit is not None:
-        return replace(upsampled(stack, float(fit.factor)), source=name)
-    plane = np.broadcast_to(np.float32(0), (1, stack.size("Y"), stack.size("X")))
-    return replace(stack, array=plane, axes="ZYX", source=name)
-
-
 def _record(one: GridMethod) -> dict[str, Any]:
     """Return what run.json says of a method."""
     return {
@@ -175,14 +162,15 @@ def _record(one: GridMethod) -> dict[str, Any]:
     }
 
 
-def _data(
-    compared: GridsCompared, stack: Stack, model: Model, fit: Any, title: str, said: Sequence[str], run: dict[str, Any]
-) -> GridsData:
+def _data(compared: GridsCompared, stack: Stack, model: Model, title: str, run: dict[str, Any]) -> GridsData:
     """Return what the page shows."""
     z, _, x = stack.optics.voxel_size
+    factor = z / x if z and x else 1.0
     cutoff, blur_words, blur = compared.cutoff, "", {}
     facts = [("Image", replace(stack, source=Path(stack.source).name).describe())]
     if cutoff is not None:
+        fit: Any = registry.load("tasks", model.task).Fit.decode(model.channels[0].fit, model.channels[0].arrays)
+        factor = float(fit.factor)
         blur_words = fit.axial.how
         if fit.axial.spectra is not None:
             names = ("frequency", "lateral", "axial", "modelled")
@@ -195,10 +183,10 @@ def _data(
     return GridsData(
         title=title,
         task=model.task,
-        summary=tuple(line for line in said if " win in " in line or " wins in" in line),
+        summary=grid_summary(compared),
         facts=tuple(facts),
         stack=np.asarray(stack.volume(), np.float32),
-        factor=float(fit.factor) if cutoff is not None else z / x if z and x else 1.0,
+        factor=factor,
         pixel_um=x,
         methods=compared.methods,
         band=None if cutoff is None else cutoff.band,
@@ -217,5 +205,8 @@ def _data(
 def _write(folder: Path, path: Path, result: Stack, one: GridMethod) -> None:
     suffix = container_suffix(path)
     name = "".join(letter if letter.isalnum() else "_" for letter in one.label).strip("_")
-    image = replace(result, array=np.asarray(one.volume), axes="ZYX")
+    volume = np.asarray(one.volume)
+    image = replace(
+        result, array=volume if "Z" in result.axes else volume[0], axes="ZYX" if "Z" in result.axes else "YX"
+    )
     write_image(folder / f"{name}{suffix}", image, np.dtype(np.float32))

@@ -101,12 +101,13 @@ def maps(images: Sequence[tuple[str, NDArray[np.float32]]], limits: tuple[float,
         limits: values of the darkest and the brightest colour.
         label: of the scale.
     """
-    rows = -(-len(images) // COLUMNS)
+    count = _columns(len(images))
+    rows = -(-len(images) // count)
     height, width = images[0][1].shape
     tall = min(420.0, max(90.0, 250 * height / width))
     with plain_style():
-        figure = new_figure(1120, 34 + (tall + 26) * rows)
-        grid = figure.subplots(rows, COLUMNS, squeeze=False)
+        figure = new_figure(width_of(len(images)), 34 + (tall + 26) * rows)
+        grid = figure.subplots(rows, count, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
         for axes, (title, image) in zip(grid.flat, images, strict=False):
@@ -114,6 +115,15 @@ def maps(images: Sequence[tuple[str, NDArray[np.float32]]], limits: tuple[float,
             axes.set_title(title, fontsize=8.5, fontweight="normal")
         figure.colorbar(shown, ax=grid, label=label, shrink=0.9)
         return png_bytes(figure)
+
+
+def width_of(images: int) -> int:
+    """Return the width of so many maps in CSS pixels."""
+    return round(1120 * (_columns(images) + 0.4) / (COLUMNS + 0.4))
+
+
+def _columns(images: int) -> int:
+    return max(2, min(COLUMNS, images))
 
 
 def heights_on(section: Array, limits: tuple[float, float], ratio: float, lines: Sequence[tuple[Line, Array]]) -> bytes:
@@ -133,7 +143,9 @@ def heights_on(section: Array, limits: tuple[float, float], ratio: float, lines:
         axes.imshow(section, cmap="gray", vmin=limits[0], vmax=limits[1], aspect=ratio, interpolation="nearest")
         for line, height in lines:
             colour = "#56b4e9" if line.kind == "written" else line.colour
-            axes.plot(np.arange(columns), height, color=colour, linewidth=line.width, label=line.label)
+            axes.plot(
+                np.arange(columns), height, color=colour, linewidth=line.width, linestyle=line.dashes, label=line.label
+            )
         _label_section(axes, planes, columns)
         figure.legend(loc="outside right upper")
         return png_bytes(figure)

@@ -223,22 +223,26 @@ def errors(data: GridsData) -> Plot | None:
 
 def heights(data: GridsData) -> list[Plot]:
     """Return the height maps of all projections on one scale, and how unsure ours is."""
-    known = [(one.label, one.height) for one in _surfaces(data) if one.height is not None]
+    short = dict(zip((one.label for one in data.methods), (line.label for line in lines(data)), strict=True))
+    known = [(short[one.label], one.height) for one in _surfaces(data) if one.height is not None]
     if not known:
         return []
     limits = display_range(np.stack([height for _, height in known]), percentiles=(0.5, 99.5))
-    plots = [Plot(data_uri(figures.maps(known, limits, "height (planes)")), "height maps", 1120)]
+    plots = [
+        Plot(data_uri(figures.maps(known, limits, "height (planes)")), "height maps", figures.width_of(len(known)))
+    ]
     spread = [(f"{one.label}, spread", one.spread) for one in data.methods if one.spread is not None]
     if spread:
         high = display_range(spread[0][1], percentiles=(0.0, 99.5))[1]
         png = figures.maps(spread, (0.0, high), "spread of the height (planes)")
-        plots.append(Plot(data_uri(png), "spread of the height", 1120))
+        plots.append(Plot(data_uri(png), "spread of the height", figures.width_of(len(spread))))
     return plots
 
 
 def section_with_heights(data: GridsData) -> Plot | None:
     """Return an xz section of the stack with the heights drawn on it, or nothing where there are none."""
-    surfaces = _surfaces(data)
+    # The maximum knows no surface: its height jumps from column to column and would hide the others.
+    surfaces = [one for one in _surfaces(data) if one.name != "maximum"]
     if not surfaces:
         return None
     planes = np.unique(np.linspace(0, len(data.stack) - 1, PLANES).astype(int)).tolist()
