@@ -3,6 +3,7 @@
     python benchmarks/isotropic.py embryo --folder DIR [--seeds 0,1,2] [--factors 5,10] [--picture FILE]
     python benchmarks/isotropic.py real DATA/anisotropic --folder DIR [--seeds 0,1,2]
     python benchmarks/isotropic.py joint --folder DIR [--seeds 0,1]
+    python benchmarks/isotropic.py choices --folder DIR [--seeds 0] [--factors 5]
     python benchmarks/isotropic.py limits --folder DIR [--seeds 0] [--picture FILE]
 
 All take ``--set KEY=VALUE``, a setting of the recipe ``isotropic``.
@@ -19,6 +20,9 @@ learns from that, knows the blur, and is compared with the stack as it was.
 
 ``joint``: nuclei and their envelope, planes 10.2 pixels apart: one network for both, and one for each.
 
+``choices``: what becomes of the models of ``embryo`` with one view alone, with the geometric mean of both (of what lies
+above the 2nd percentile, as CSBDeep), without matched spectra, and in one orientation.
+
 ``limits``: what it is not for: filaments, and nuclei that are all three times as long along the planes as across.
 """
 
@@ -27,8 +31,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import imageio.v3 as iio
 import numpy as np
@@ -40,6 +47,7 @@ from deepcontrast import registry
 from deepcontrast.axial_blur import gaussian
 from deepcontrast.jobs.predict import predict_stack
 from deepcontrast.learning import learn
+from deepcontrast.metrics import Measurement
 from deepcontrast.metrics.error import error
 from deepcontrast.metrics.fourier_shell import fourier_shells
 from deepcontrast.metrics.isotropy import isotropy
@@ -50,6 +58,8 @@ from deepcontrast.recipe import load_recipe
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.synth.embryo import embryo
 from deepcontrast.synth.filaments import filaments
+from deepcontrast.tasks import isotropic
+from deepcontrast.upsampled import upsampled
 
 Volume = NDArray[np.float32]
 DEPTH = 120
@@ -60,7 +70,7 @@ METHODS = ("linear", "cubic", "richardson_lucy_planes", "richardson_lucy_fine")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("embryo", "real", "joint", "limits"))
+    parser.add_argument("what", choices=("embryo", "real", "joint", "choices", "limits"))
     parser.add_argument("data", nargs="?", type=Path)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", default="0,1,2")
@@ -78,6 +88,9 @@ def main() -> None:
                 tell(name, {key: float(np.mean([row[name][key] for row in rows])) for key in rows[0][name]})
     elif given.what == "real":
         of_real(given.data, seeds, given.folder, given.settings)
+    elif given.what == "choices":
+        for factor, seed in product(map(float, given.factors.split(",")), seeds):
+            of_choices(factor, seed, given.folder, given.settings)
     elif given.what == "joint":
         for seed in seeds:
             of_channels(seed, given.folder, given.settings)
@@ -104,7 +117,7 @@ def of_embryo(
     shells = {}
     rows = {}
     for name, volume in {**results, "truth": made.truth}.items():
-        [phi] = isotropy(volume, band=(0.25 * cut, 0.9 * cut), half_angle=10.0, floor=cut)
+        [phi] = phi_of(volume, cut)
         rows[name] = {
             "nrmse": section_score(nrmse, volume, made.truth, "nrmse"),
             "ssim": section_score(ssim, volume, made.truth, "ssim"),
@@ -241,6 +254,54 @@ def of_channels(seed: int, folder: Path, settings: Sequence[str]) -> None:
                 "ssim": section_score(ssim, found[c], one.truth, "ssim"),
             }
             tell(f"{name} {stack.channels[c]}, seed {seed}", row)
+
+
+def of_choices(factor: float, seed: int, folder: Path, settings: Sequence[str]) -> None:
+    """Apply one model in several ways."""
+    made = embryo(shape=(round(DEPTH / factor), SIDE, SIDE), seed=seed, undersampling=factor)
+    stack = Stack(made.raw, "ZYX", made.optics, source=f"embryo {seed}")
+    model = trained(stack, folder / f"embryo_{factor:g}_{seed}.safetensors", settings, seed)
+    cut = cut_off(made.parameters["psf_um"][1] / 0.4)  # type: ignore[index]
+    once = changed(model, "predict", {"orientations": 1})
+    plain = replace(model, channels=tuple(replace(c, fit={**c.fit, "match": (1.0,)}) for c in model.channels))
+    views = []
+    for view in isotropic.VIEWS:
+        with patch.object(isotropic, "VIEWS", (view,)):
+            views.append(restored(model, stack))
+    dark = float(np.percentile(upsampled(stack, factor).volume(), 2))
+    both = [np.maximum(view - dark, 0) for view in views]
+    ways = {
+        "as it is": restored(model, stack),
+        "xz alone": views[0],
+        "yz alone": views[1],
+        "geometric mean": dark + np.sqrt(both[0] * both[1]),
+        "spectra not matched": restored(plain, stack),
+        "one orientation": restored(once, stack),
+    }
+    for name, volume in ways.items():
+        [phi], [phi_of_truth] = (phi_of(one, cut) for one in (volume, made.truth))
+        row = {
+            "nrmse": section_score(nrmse, volume, made.truth, "nrmse"),
+            "ssim": section_score(ssim, volume, made.truth, "ssim"),
+            "phi_of_truth": float(phi.value or 0) / float(phi_of_truth.value or 1),
+            "error": next(float(m.value or 0) for m in error(volume, made.labels) if m.metric == "error"),
+        }
+        tell(f"{factor:g}, seed {seed}: {name}", row)
+
+
+def changed(model: Model, table: str, values: Mapping[str, Any]) -> Model:
+    """Return a model with other settings of a table."""
+    config = model.config
+    return replace(model, config=config.model_copy(update={table: getattr(config, table).model_copy(update=values)}))
+
+
+def restored(model: Model, stack: Stack) -> Volume:
+    return np.asarray(predict_stack([model], stack).array)
+
+
+def phi_of(volume: Volume, cut: float) -> tuple[Measurement, ...]:
+    """Return the ratio of power in wedges of 20 degrees, see above."""
+    return isotropy(volume, band=(0.25 * cut, 0.9 * cut), half_angle=10.0, floor=cut)
 
 
 def of_limits(seed: int, folder: Path, settings: Sequence[str], picture: Path | None) -> None:
