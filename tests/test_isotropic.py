@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import torch
 from scipy import ndimage
 
 import deepcontrast as dc
+from deepcontrast.axial_blur import of_psf, width_of
 from deepcontrast.cli import run
 from deepcontrast.degrade.undersample import undersample
 from deepcontrast.errors import InputError, InputNotFoundError
-from deepcontrast.io import open_stack, write_stack
+from deepcontrast.io import open_stack, read_attributes, write_stack
 from deepcontrast.learning import lessons
 from deepcontrast.metrics.isotropy import isotropy
 from deepcontrast.model import Channel, Model, save_model
@@ -26,6 +28,7 @@ from deepcontrast.scale import shard_sizes
 from deepcontrast.spectral_match import matching
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.tasks import isotropic
+from deepcontrast.tasks._axial import without_background
 from deepcontrast.training import initialise
 from deepcontrast.views import Viewed, seen, seen_back
 
@@ -252,6 +255,9 @@ def test_training_lowers_the_error_and_says_where_the_planes_are(tmp_path: Path,
     assert run(["predict", str(model), str(tmp_path / "coarse.tif"), "--out", str(out)]) == 0
     assert open_stack(out).shape == (48, 48, 64)
     assert "surface" not in said
+    assert json.loads(str(read_attributes(out)["origin_um"]))["z"] == pytest.approx(-0.3)
+    assert run(["info", str(model)]) == 0
+    assert "planes 4 pixels apart" in capsys.readouterr().out
 
 
 # What is refused.
@@ -310,6 +316,15 @@ def test_a_psf_that_does_not_suit_the_stack_is_refused_in_one_line(
     said = capsys.readouterr().err.strip()
     assert words in said
     assert "\n" not in said
+
+
+def test_the_background_of_a_bead_is_taken_away() -> None:
+    spot = ndimage.gaussian_filter(np.pad(np.full((1, 1, 1), 1e6), 12), (4, 1.5, 1.5))
+    bead = np.random.default_rng(0).poisson(spot + 100).astype(np.uint16)
+    voxel = (1.0, 1.0, 1.0)
+    clean, dirty = (width_of(of_psf(one, voxel, 1.0)) for one in (without_background(bead), bead))
+    assert clean == pytest.approx(np.sqrt(4**2 - 1.5**2), rel=0.1)
+    assert dirty > 1.1 * clean
 
 
 def test_a_single_plane_is_refused(tmp_path: Path) -> None:

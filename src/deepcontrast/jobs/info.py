@@ -20,6 +20,9 @@ def describe(path: Path) -> list[str]:
             own = "network" if networks == 1 else "networks"
             same = ", the same as of all channels" if channel.fit.get("together") else ""
             lines.append(f"  channel {channel.name}: {networks} {own} of {count} weights{same}")
+            if "axial" in channel.fit:
+                axial = channel.fit["axial"]
+                lines.append(f"    planes {channel.fit['factor']:g} pixels apart; {axial['how']}")
             if channel.trust is not None:
                 lines += [f"    {line}" for line in Trust.decode(channel.trust).describe()]
         return lines + [f"  {key}: {value}" for key, value in sorted(model.provenance.items())]

@@ -59,6 +59,8 @@ from deepcontrast.workdir import begun_on, finish_single, is_done, remove, worki
 MOVIE = "movie"
 RECORD = "prediction"
 """The attribute of a result that says what it is the result of."""
+ORIGIN = "origin_um"
+"""The attribute of a result of another grid that says where its first voxel lies in the image."""
 
 
 def predict_images(
@@ -267,6 +269,8 @@ def _predict_image(
             norms=norms,
         )
         kept = {RECORD: json.dumps({**job, "plan": deciding(plan)}, sort_keys=True)}
+        if any(stack.optics.origin_um):
+            kept[ORIGIN] = json.dumps(dict(zip("zyx", stack.optics.origin_um, strict=True)), sort_keys=True)
         with threads(restoration.threads):
             outcome = restore_stack(restoration, order.resources.runner(), attributes=kept, progress=progress)
         made = _in_container(restoration.result, work.path / target.name, stack, outcome.attributes)
