@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from deepcontrast.axial_blur import Spectra, estimated, gaussian, of_psf, width_of
 from deepcontrast.errors import InputError
-from deepcontrast.psf import confocal, support
+from deepcontrast.psf import confocal, of_bead, support
 
 
 def seen(sigma: float, factor: float, noise: float, seed: int = 0) -> np.ndarray:
@@ -74,6 +74,18 @@ def test_a_spot_of_one_pixel_is_centred() -> None:
     spot = np.zeros((17, 5, 5))
     spot[:, 2, 2] = np.exp(-(np.arange(-8, 9) ** 2) / 8)
     assert width_of(of_psf(spot, (1, 1, 1), 1)) == pytest.approx(2, rel=0.02)
+
+
+def test_the_image_of_a_bead_gives_its_spot() -> None:
+    spot = 3e5 * ndimage.gaussian_filter(np.pad(np.ones((1, 1, 1)), ((30, 30), (40, 40), (40, 40))), (4, 1.5, 1.5))
+    bead = np.random.default_rng(0).poisson(spot + 100).astype(np.uint16)
+    voxel = (1.0, 1.0, 1.0)
+    assert width_of(of_psf(of_bead(bead), voxel, 1.0)) == pytest.approx(np.sqrt(4**2 - 1.5**2), rel=0.1)
+    # As it is, the noise of the background is as bright as the spot.
+    assert width_of(of_psf(bead - 100.0, voxel, 1.0)) > 6
+    # A point-spread function without background or noise stays what it is.
+    np.testing.assert_allclose(of_bead(spot), np.where(of_bead(spot) > 0, spot, 0), rtol=1e-9)
+    assert of_bead(spot).sum() == pytest.approx(spot.sum(), rel=0.01)
 
 
 @pytest.mark.parametrize(

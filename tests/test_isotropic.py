@@ -15,7 +15,6 @@ import torch
 from scipy import ndimage
 
 import deepcontrast as dc
-from deepcontrast.axial_blur import of_psf, width_of
 from deepcontrast.cli import run
 from deepcontrast.degrade.undersample import undersample
 from deepcontrast.errors import InputError, InputNotFoundError
@@ -28,7 +27,6 @@ from deepcontrast.scale import shard_sizes
 from deepcontrast.spectral_match import matching
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.tasks import isotropic
-from deepcontrast.tasks._axial import without_background
 from deepcontrast.training import initialise
 from deepcontrast.views import Viewed, seen, seen_back
 
@@ -316,15 +314,6 @@ def test_a_psf_that_does_not_suit_the_stack_is_refused_in_one_line(
     said = capsys.readouterr().err.strip()
     assert words in said
     assert "\n" not in said
-
-
-def test_the_background_of_a_bead_is_taken_away() -> None:
-    spot = ndimage.gaussian_filter(np.pad(np.full((1, 1, 1), 1e6), 12), (4, 1.5, 1.5))
-    bead = np.random.default_rng(0).poisson(spot + 100).astype(np.uint16)
-    voxel = (1.0, 1.0, 1.0)
-    clean, dirty = (width_of(of_psf(one, voxel, 1.0)) for one in (without_background(bead), bead))
-    assert clean == pytest.approx(np.sqrt(4**2 - 1.5**2), rel=0.1)
-    assert dirty > 1.1 * clean
 
 
 def test_a_single_plane_is_refused(tmp_path: Path) -> None:

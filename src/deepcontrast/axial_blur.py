@@ -32,7 +32,7 @@ FEWEST = 4
 """Frequencies that a fit needs."""
 TRUSTED = 0.5
 """Root mean square of the misfit, in natural logarithms of power, up to which a fit is believed."""
-DARK = 1e-3
+DARK = 0.03
 """Of the lateral transfer function: where it is smaller than this, nothing can be said of the axial one beside it."""
 
 

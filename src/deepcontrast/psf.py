@@ -117,6 +117,36 @@ def support(*, na: float, wavelength_um: float, index: float, voxel_um: Lengths)
     return z, y, x
 
 
+def of_bead(image: ArrayLike) -> NDArray[np.float64]:
+    """Return the point-spread function that the image of a bead shows, or a point-spread function as it is.
+
+    Less the median of all voxels; what does not hang together with the brightest voxel above three standard deviations
+    of the noise (of the smoothed image, from its median absolute deviation), and two voxels around it, is 0. The size
+    of the bead stays in it.
+
+    Args:
+        image: (Z, Y, X), one bead in it, most of it background.
+
+    Raises:
+        InputError: not three axes, values that are not finite, or nothing above the background.
+    """
+    given = np.asarray(image, np.float64)
+    accepted = "accepted: the image of one bead, or a PSF, (Z, Y, X), of finite values"
+    if given.ndim != 3 or not given.size:
+        raise InputError(f"the PSF has shape {given.shape}; {accepted}")
+    if bad := int(given.size - np.isfinite(given).sum()):
+        raise InputError(f"{bad} of {given.size} values of the PSF are NaN or infinite; {accepted}")
+    spot = given - np.median(given)
+    smooth = ndimage.gaussian_filter(spot, 1.0)
+    noise = 1.4826 * float(np.median(np.abs(smooth - np.median(smooth))))
+    parts, _ = ndimage.label(smooth > 3 * noise)
+    own = parts[np.unravel_index(int(np.argmax(smooth)), spot.shape)]
+    if not own:
+        raise InputError(f"the PSF has nothing above its background; {accepted}")
+    near = ndimage.binary_dilation(parts == own, iterations=2)
+    return np.where(near, np.maximum(spot, 0), 0.0)
+
+
 def check_psf(psf: ArrayLike) -> NDArray[np.float32]:
     """Return a measured point-spread function ready for use: odd sizes, centred, non-negative, sum 1.
 

@@ -184,14 +184,6 @@ def _up_to(
     return (*means, brightest), (*variances, variances[-1] + slope * (brightest - means[-1]))
 
 
-def without_background(bead: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the image of a bead (Z, Y, X) less the median of its outermost voxels across the axis."""
-    volume = np.asarray(bead, np.float64)
-    rim = np.ones(volume.shape[-2:], bool)
-    rim[1:-1, 1:-1] = False
-    return volume - np.median(volume[..., rim])
-
-
 def _spot(
     stack: Stack, c: int, pixel: float, settings: Settings
 ) -> tuple[NDArray[Any], tuple[float, float, float], str]:
@@ -207,7 +199,7 @@ def _spot(
                 f"the PSF '{settings.psf}' does not say its voxel size; give --set task.psf_voxel=[Z,Y,X] in um"
             )
         z, y, x = (float(v or 0) for v in voxel)
-        return without_background(given.volume()), (z, y, x), f"the PSF '{settings.psf}'"
+        return psf.of_bead(given.volume()), (z, y, x), f"the PSF '{settings.psf}'"
     waves = optics.wavelengths
     wave = settings.wavelength_nm or (waves[c] if c < len(waves) else None)
     na, index = settings.na or optics.numerical_aperture, settings.index or optics.refractive_index
