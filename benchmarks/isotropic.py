@@ -145,12 +145,12 @@ def cut_off(sigma: float) -> float:
     return float(min(0.49, np.sqrt(2 * np.log(10)) / (2 * np.pi * sigma)))
 
 
-def others(raw: Volume, factor: float, sigma: float, truth: Volume) -> dict[str, Volume]:
+def others(raw: Volume, factor: float, sigma: float, truth: Volume, offset: float = 100.0) -> dict[str, Volume]:
     """Return what the other methods make of a stack; Richardson-Lucy at its best number of iterations."""
     found = {}
     for name in METHODS:
         module = registry.module("upsamplers", name)
-        own = {"sigma": sigma, "offset": 100.0} if name.startswith("richardson") else {}
+        own = {"sigma": sigma, "offset": offset} if name.startswith("richardson") else {}
         tried = [
             getattr(module, name)(raw.astype(np.float32), factor=factor, **own, **choice) for choice in module.CHOICES
         ]
@@ -217,7 +217,7 @@ def of_real(data: Path, seeds: Sequence[int], folder: Path, settings: Sequence[s
     # The planes have less noise than the stack they were made of: none is added in training.
     known = [f"task.psf='{psf}'", "task.psf_voxel=[1.0,1.0,1.0]", "task.noise=false"]
     rows = {}
-    for name, volume in others(raw, factor, sigma, truth).items():
+    for name, volume in others(raw, factor, sigma, truth, offset=0.0).items():
         rows[name] = section_score(nrmse, volume, truth, "nrmse")
         print(f"{name:24s} NRMSE {rows[name]:.5f}", flush=True)
     for seed in seeds:
