@@ -12,6 +12,9 @@ from deepcontrast.errors import InputError
 from deepcontrast.io.view import Box, Lazy
 from deepcontrast.stack import Frame, Stack
 
+TOGETHER = 8
+"""Planes that are read at a time: of a large stack not all fit the memory."""
+
 
 def flattened(stack: Stack) -> Stack:
     """Return the maximum of a stack along Z, which its axes no longer have, computed where it is sliced.
@@ -45,10 +48,13 @@ class Flattened(Lazy):
         return self.stack.dtype
 
     def read(self, box: Box) -> NDArray[Any]:
-        place = list(box)
-        axis = self.stack.axes.index("Z")
-        place.insert(axis, slice(0, self.stack.size("Z")))
-        highest: NDArray[Any] = np.asarray(self.stack.array[tuple(place)]).max(axis)
+        axis, planes = self.stack.axes.index("Z"), self.stack.size("Z")
+        highest: NDArray[Any] | None = None
+        for first in range(0, planes, TOGETHER):
+            run = slice(first, min(first + TOGETHER, planes))
+            found = np.asarray(self.stack.array[(*box[:axis], run, *box[axis:])]).max(axis)
+            highest = found if highest is None else np.maximum(highest, found, out=highest)
+        assert highest is not None
         return highest
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from deepcontrast import __version__
+from deepcontrast import __version__, registry
 from deepcontrast.accept import check_stacks, check_unpaired, choose_device, surfaced
 from deepcontrast.atomic import write_atomic
 from deepcontrast.comparison import Compared, check_methods, compare, leaders, lines, means
@@ -20,6 +20,7 @@ from deepcontrast.comparison.other_grids import FOLDERS
 from deepcontrast.comparison.table import COST
 from deepcontrast.config import Config
 from deepcontrast.depth import depth_unit
+from deepcontrast.errors import InputError
 from deepcontrast.io import container_suffix, fingerprint
 from deepcontrast.jobs.compare_grids import compare_image_on_grids
 from deepcontrast.jobs.hardware import hardware
@@ -91,6 +92,10 @@ def compare_image(
             save_images=save_images, device=device, overwrite=overwrite, progress=progress, say=say,
         )  # fmt: skip
         return
+    if loaded is not None and not registry.load("tasks", loaded.task).DEEP:
+        raise InputError(
+            f"'{model}' is a model of the task {loaded.task}; accepted: models of contrast, {', '.join(FOLDERS)}"
+        )
     check_unpaired(config)
     check_out(out, overwrite=overwrite, inputs=list(given.values()))
     names = check_methods(methods)

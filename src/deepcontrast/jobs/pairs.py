@@ -34,11 +34,19 @@ ALIKE = 0.3
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """An image and a target of the same place and shape, with their files."""
+    """An image and a target of the same place and shape, with their files.
+
+    Attributes:
+        files: of both.
+        image: on the grid of its target, see ``Task.paired``.
+        target: on that grid.
+        read: both as they were read.
+    """
 
     files: tuple[Path, Path]
     image: Stack
     target: Stack
+    read: tuple[Stack, Stack]
 
 
 def open_pairs(
@@ -69,13 +77,14 @@ def open_pairs(
         image, target = reading.open(file), reading.open(truth)
         describe_stack(image, say)
         say(f"  its target is {truth}")
-        pairs.append(Pair((file, truth), *task.paired(image, target, config)))
+        seen, shown = task.paired(image, target, config)
+        pairs.append(Pair((file, truth), seen, shown, (image, target)))
     check_pairs([pair.image for pair in pairs], [pair.target for pair in pairs])
     for n, pair in enumerate(pairs):
         _check_order(pair)
         if len(pairs) > 1:
             _check_place(pair, pairs[(n + 1) % len(pairs)])
-    return [_registered(pair, register, say) for pair in pairs]
+    return [_registered(pair, register, task, config, say) for pair in pairs]
 
 
 def matched(inputs: Sequence[Path], targets: Sequence[Path]) -> list[tuple[Path, Path]]:
@@ -156,7 +165,7 @@ def _check_place(pair: Pair, other: Pair) -> None:
         )
 
 
-def _registered(pair: Pair, register: bool, say: Say) -> Pair:
+def _registered(pair: Pair, register: bool, task: Any, config: Config, say: Say) -> Pair:
     """Return a pair that lies one image upon the other.
 
     Raises:
@@ -172,7 +181,10 @@ def _registered(pair: Pair, register: bool, say: Say) -> Pair:
             f"'{pair.files[0]}' lies {shift.describe()} from its target '{pair.files[1]}'; --register shifts the target"
         )
     say(f"{pair.files[1].name} was shifted by {shift.describe()}")
-    return replace(pair, image=_cropped(pair.image, shift), target=_cropped(_shifted(pair.target, shift), shift))
+    image, target = pair.read
+    image, target = _cropped(image, shift), _cropped(_shifted(target, shift), shift)
+    seen, shown = task.paired(image, target, config)
+    return Pair(pair.files, seen, shown, (image, target))
 
 
 def _shifted(stack: Stack, shift: Shift) -> Stack:

@@ -152,13 +152,13 @@ def predict_images(
             check_models(loaded, stack, norm)
             result = on_grid(stack)
             if result is not stack:
-                check_once(result, iterations)
+                check_once(stack, result, iterations)
                 say(f"  restored as {result.describe().removeprefix(f'{stack.source}: ')}")
             if plan_only:
                 for line in describe_plan(order.planned(result), result):
                     say(line)
             else:
-                work = partial(_predict_image, order, reading, file, result, target)
+                work = partial(_predict_image, order, reading, file, result, target, stack.dtype)
                 work(resume=resume, overwrite=overwrite, progress=progress, say=say)
         except DeepContrastError as error:
             if len(files) == 1 or isinstance(error, Cancelled):
@@ -198,13 +198,14 @@ def _predict_image(
     file: Path,
     stack: Stack,
     target: Path,
+    own: np.dtype[Any],
     *,
     resume: bool,
     overwrite: bool,
     progress: Progress,
     say: Say,
 ) -> None:
-    """Restore one image and write it."""
+    """Restore one image, on the grid of its result, and write it, by default in its own type."""
     job = {
         "version": __version__,
         "verb": "predict",
@@ -229,7 +230,7 @@ def _predict_image(
         say(f"'{target}' is complete already; nothing to do")
         return
     container = container_suffix(target)
-    dtype = dtype_in(container, np.dtype(order.dtype or stack.dtype))
+    dtype = dtype_in(container, np.dtype(order.dtype or own))
     zarr = container == ".ome.zarr"
     there = size_of(partial_folder(target)) if resume else 0
     needed = space(stack, order.iterations, dtype, copied=not zarr, maps=len(order.beside))
@@ -412,8 +413,8 @@ def predict_maps(
             uncertainty.
     """
     check_models(models, stack, norm)
-    stack = grid_of(models)(stack)
-    check_once(stack, iterations)
+    given, stack = stack, grid_of(models)(stack)
+    check_once(given, stack, iterations)
     if uncertainty:
         check_uncertain(models, iterations)
         models = [merged(models)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
@@ -182,7 +182,7 @@ def _footprint(
     Measured in float32: whatever the precision, a tile may have to be computed in float32 too.
     """
     weights = tuple(tuple(weight.shape) for weight in nets[0].parameters())
-    key = (type(nets[0]), weights, geometry, device, planes)
+    key = (type(nets[0]), weights, replace(geometry, above=None), device, planes)
     several = geometry.channels if geometry.channels > 1 else planes
     if key not in _measured:
         *sides, last = cube(geometry, PROBE_VOXELS["cuda" if device.startswith("cuda") else "cpu"] // planes)

@@ -14,7 +14,6 @@ from torch import nn
 from deepcontrast import registry
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
-from deepcontrast.flattened import planes_of
 from deepcontrast.joined import given, own_first
 from deepcontrast.model import Channel, Model
 from deepcontrast.normalize import Norm
@@ -121,14 +120,14 @@ def check_uncertain(models: Sequence[Model], iterations: int) -> None:
     merged(models)
 
 
-def check_once(result: Stack, iterations: int) -> None:
-    """Refuse to apply models again to a result that is no stack any more.
+def check_once(image: Stack, result: Stack, iterations: int) -> None:
+    """Refuse to apply models again to a result that lies on another grid than the image.
 
     Raises:
         InputError: says so.
     """
-    if iterations > 1 and planes_of(result) > 1:
-        raise InputError("a projection is made once; leave --iterations out")
+    if iterations > 1 and result is not image:
+        raise InputError("what has other planes than the image is made once; leave --iterations out")
 
 
 def _without_seed(config: Config) -> Config:

@@ -50,9 +50,10 @@ def fill_columns(
         InputError: no patch is free of invalid pixels and clear of the held-out squares.
     """
     shapes = [source.frame.shape for source in sources]
-    wanted, complete = windows(shapes, megabytes * 10**6 // (4 * (planes + 2)), 2 * patch, rng)
-    spacing, closed = jitter(patch), squares(sources, held_out)
     weighed = not all(source.all_valid for source in sources)
+    voxel = 4 * (planes + 1) * (1 + weighed)
+    wanted, complete = windows(shapes, megabytes * 10**6 // voxel, 2 * patch, rng)
+    spacing, closed = jitter(patch), squares(sources, held_out)
     images: dict[str, list[Tensor]] = {COLUMNS: [], WEIGHT: []}
     start, width, shown, rows = list[int](), list[int](), list[list[int]](), list[NDArray[np.int64]]()
     end = 0

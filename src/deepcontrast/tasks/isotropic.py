@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from deepcontrast.bank import WEIGHT, fill_bank
 from deepcontrast.cleaned import Cleaned
@@ -73,6 +72,7 @@ DEEP = False
 BESIDE: tuple[str, ...] = ()
 VIEWS = (1, 0, 2), (2, 0, 1)
 """xz sections, one for every y, and yz sections, one for every x; rows of both lie along z."""
+EMPTY = "has empty planes or borders; what lies between them and the rest is interpolated with them: cut them off first"
 
 
 class Params(Table):
@@ -195,10 +195,10 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     progress(Event("fit", values={"message": f"planes are {factor:.4g} pixels apart; {axial.how}"}))
     norms, seen = [], []
     for n, source in enumerate(sources):
-        frame = upsampled(source.stack, factor).frame(source.t, source.c)
-        known = survey(frame).with_saturation()
-        norms.append(measure(frame, frame, known, params.norm, params.low, params.high))
-        seen.append(described(frame, known))
+        norms.append(_norm_of(source, factor, params.norm, params.low, params.high))
+        seen.append(described(source.frame, source.survey))
+        if source.survey.holes.any():
+            progress(Event("fit", values={"message": f"'{source.stack.source}' {EMPTY}"}))
         progress(Event("fit", n + 1, len(sources)))
     shapes = {id(s.stack): (s.stack.size("Y"), s.stack.size("X")) for s in sources}
     patch = min(patch_size(shape, config.train.patch, 2**config.net.depth) for shape in shapes.values())
@@ -215,6 +215,12 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         held_out=hold_out(tuple(shapes.values()), patch, config.train.validation, rng),
         seen=ranges(seen),
     )
+
+
+def _norm_of(source: Source, factor: float, kind: str, low: float, high: float) -> Norm:
+    """Return the norm of a stack by itself, on the grid of its result."""
+    frame = upsampled(source.stack, factor).frame(source.t, source.c)
+    return measure(frame, frame, survey(frame).with_saturation(), kind, low, high)
 
 
 def _check(config: Config) -> None:
@@ -282,7 +288,11 @@ def left(fit: Fit, values: NDArray[Any]) -> NDArray[Any]:
 
 def unlike(fit: Fit, frame: Frame, known: Survey) -> list[str]:
     """Return in words how a stack differs from all that the model was trained on, so that it may fail."""
-    return differs(fit.seen, frame, known, brightness=not fit.per_image)
+    words = differs(fit.seen, frame, known, brightness=not fit.per_image)
+    z, _, x = frame.stack.optics.voxel_size
+    if z and x and abs(z / x - 1) > 0.01:
+        words.append(f"its planes are {z * fit.factor / x:.3g} pixels apart, those of training {fit.factor:.3g}")
+    return words
 
 
 def clean(volume: NDArray[Any], fit: Fit, invalid: Invalid | None = None) -> NDArray[np.float32]:
@@ -325,13 +335,19 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
         names = [*names, WEIGHT]
 
     @cache
-    def opened(i: int, c: int) -> Cleaned:
+    def opened(i: int, c: int) -> tuple[Cleaned, Norm | None]:
         source = sources[i].channels[c]
-        return cleaned(source.frame, fit, source.survey)
+        own = None
+        if fit.per_image and len(sources) > 1:
+            own = _norm_of(source, fit.factor, fit.kind, fit.low, fit.high)
+        return cleaned(source.frame, fit, source.survey), own
 
     def read(i: int, box: Box) -> Iterator[tuple[str, Tensor]]:
-        for c, name in enumerate(_names(fit)):
-            yield name, torch.from_numpy(opened(i, c)[box])
+        for c, (name, (norm, _)) in enumerate(zip(_names(fit), fit.channels, strict=True)):
+            image, own = opened(i, c)
+            planes = image[box]
+            # As bright as the others: so it will be given to the network.
+            yield name, torch.from_numpy(planes if own is None else np.asarray(norm.invert(own(planes)), np.float32))
         if WEIGHT in names:
             valid = sources[i].valid(box)
             shape = [part.stop - part.start for part in box]
@@ -392,8 +408,10 @@ def _convolved(sections: Tensor, kernel: tuple[float, ...]) -> Tensor:
     # A section may be shorter than the kernel reaches: reflection one fold at a time.
     at = torch.arange(-half, rows + half, device=sections.device).remainder(max(1, 2 * (rows - 1)))
     tall = sections.index_select(1, torch.minimum(at, max(1, 2 * (rows - 1)) - at))
-    weights = torch.tensor(kernel, dtype=tall.dtype, device=tall.device).view(1, 1, -1, 1)
-    made: Tensor = functional.conv2d(tall[:, None], weights)[:, 0]
+    # Slices, not a convolution: autocast would round grey levels.
+    made = torch.zeros_like(sections)
+    for n, weight in enumerate(kernel):
+        made += weight * tall.narrow(1, n, rows)
     return made
 
 
