@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -69,7 +70,7 @@ def learn(
                 # What the first network was trained in, by its trial or its checkpoint, holds for all.
                 settled = trained[-1].mode.settle(config)
         kept = tuple(one.last if config.train.keep == "last" else one.best for one in trained)
-        if config.task.get("match"):
+        if config.task.get("match") and task.matches(fit):
             nets = load_nets(task, kept, fit, config, device)
             fit = matched(task, sources, fit, config, nets, device=device, progress=progress)
         trusted = None
@@ -118,7 +119,10 @@ def matched(
     z, y, x = (slice((n - min(n, MATCHED)) // 2, (n + min(n, MATCHED)) // 2) for n in frames[0].shape)
     volumes = volumes_for(task, [member], c, volume)
     maps, _ = restore(task, [member], volumes, device=device, report=report, box=(z, y, x))
-    return task.matched(fit, maps["mean"])
+    found = task.matched(fit, maps["mean"])
+    most = float(np.abs(np.fft.fft(found.match)).max())
+    progress(Event("match", values={"message": f"fine detail along the axis is multiplied by up to {most:.1f}"}))
+    return found
 
 
 def sources_of(stack: Stack, c: int, target: Stack | None = None) -> list[Source]:

@@ -55,6 +55,7 @@ __all__ = [
     "join",
     "left",
     "matched",
+    "matches",
     "normed",
     "of_pair",
     "on_grid",
@@ -91,7 +92,7 @@ class Params(Table):
         percentile.
     norm, low, high, per_image: as of the task ``denoise``; measured after interpolation.
     match: after training, axial frequencies of the result are amplified until a part of the stack of training has as
-        much of them as of lateral ones.
+        much of them as of lateral ones; not where planes keep their noise.
     joint: one network is given all channels of a stack and restores them together.
     bank_mb, round_steps: as of the task ``denoise``.
     """
@@ -241,6 +242,11 @@ def join(fits: Sequence[Fit]) -> list[Fit]:
     """Return the fits of all channels of a stack for one network that restores them together."""
     together = tuple((one.norm, one.axial) for one in fits)
     return [replace(one, channel=c, together=together) for c, one in enumerate(fits)]
+
+
+def matches(fit: Fit) -> bool:
+    """Return whether spectra can be matched: where planes keep their noise, their power is the noise's too."""
+    return all(axial.thin > 0 for _, axial in fit.channels)
 
 
 def matched(fit: Fit, restored: NDArray[np.float32]) -> Fit:
