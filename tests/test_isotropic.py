@@ -271,6 +271,7 @@ def test_training_lowers_the_error_and_says_where_the_planes_are(tmp_path: Path,
         ((1.0, 0.2, 0.2), ("train.loss=laplace",), "no uncertainty"),
         ((1.0, 0.2, 0.2), ("predict.orientations=8",), "quarter"),
         ((1.0, 0.2, 0.2), ("net.context=1",), "net.context = 0"),
+        ((1.0, 0.2, 0.2), ("task.factor=3",), "say 5"),
     ],
 )
 def test_what_cannot_be_learned_is_refused(voxel: Any, settings: tuple[str, ...], words: str) -> None:
@@ -293,7 +294,10 @@ def _as_mapping(settings: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("psf", "words"), [("nan", "NaN"), ("coarse", "as fine or finer"), ("unknown", "psf_voxel")])
+@pytest.mark.parametrize(
+    ("psf", "words"),
+    [("nan", "NaN"), ("coarse", "as fine or finer"), ("unknown", "psf_voxel"), ("flat", "no wider along the axis")],
+)
 def test_a_psf_that_does_not_suit_the_stack_is_refused_in_one_line(
     psf: str, words: str, tmp_path: Path, capsys: Any
 ) -> None:
@@ -301,6 +305,8 @@ def test_a_psf_that_does_not_suit_the_stack_is_refused_in_one_line(
     optics = Optics(voxel_size=(0.2, 0.2, 0.2))
     if psf == "nan":
         spot[0] = np.nan
+    if psf == "flat":
+        spot = spot.transpose(1, 0, 2)
     if psf == "coarse":
         optics = Optics(voxel_size=(0.5, 0.5, 0.5))
     if psf == "unknown":
@@ -377,3 +383,37 @@ def test_tiles_of_a_matched_model_equal_the_whole() -> None:
     inside = slice(16, -16)
     expected = ndimage.convolve1d(plain, kernel, axis=0)[inside]
     np.testing.assert_allclose(whole[inside], expected, rtol=1e-4, atol=1e-4 * np.ptp(plain))
+
+
+def test_a_matched_model_is_applied_in_reduced_precision_too() -> None:
+    stack = anisotropic(4.0, planes=10)
+    model = untrained(stack, "predict.precision=bfloat16")
+    channels = tuple(replace(one, fit={**one.fit, "match": matching(weak())}) for one in model.channels)
+    found = dc.Restorer(replace(model, channels=channels)).predict(stack).volume()
+    exact = untrained(stack)
+    exact = replace(exact, channels=channels)
+    np.testing.assert_allclose(found, dc.Restorer(exact).predict(stack).volume(), atol=0.05 * np.ptp(found))
+
+
+def test_stacks_of_other_brightness_are_shown_alike() -> None:
+    stack = anisotropic(4.0)
+    dim = replace(stack, array=0.1 * stack.array + 5)
+    config = load_recipe("isotropic", (*TINY, "task.noise=false"))
+    [(sources, fit)] = lessons([one.with_optics(surface="first") for one in (stack, dim)], config)
+    bank = isotropic.prepare(sources, fit, config, seed=0, round=0)
+    first, second = (bank.images["image0"][: stack.array.size], bank.images["image0"][stack.array.size :])
+    torch.testing.assert_close(first, second, rtol=1e-3, atol=0.1)
+
+
+def test_a_second_pass_and_other_planes_are_told_of(tmp_path: Path, capsys: Any) -> None:
+    stack = anisotropic(4.0)
+    model = untrained(stack)
+    with pytest.raises(InputError, match="made once"):
+        dc.Restorer(model).predict(stack, iterations=2)
+    save_model(tmp_path / "m.safetensors", model)
+    other = Stack(stack.array.astype(np.uint16), "ZYX", Optics(voxel_size=(2.0, 0.2, 0.2)))
+    write_stack(tmp_path / "other.tif", other)
+    out = tmp_path / "out.tif"
+    assert run(["predict", str(tmp_path / "m.safetensors"), str(tmp_path / "other.tif"), "--out", str(out)]) == 0
+    assert "its planes are 10 pixels apart, those of training 4" in "".join(capsys.readouterr())
+    assert open_stack(out).dtype == np.uint16

@@ -18,7 +18,7 @@ from deepcontrast.flattened import flattened
 from deepcontrast.io import open_stack, write_stack
 from deepcontrast.jobs.predict import predict_maps
 from deepcontrast.learning import lessons
-from deepcontrast.model import Channel, Model, save_model
+from deepcontrast.model import Channel, Model, load_model, save_model
 from deepcontrast.nets.projection import projection
 from deepcontrast.recipe import load_recipe
 from deepcontrast.scale import shard_sizes
@@ -259,6 +259,33 @@ def test_training_finds_the_sheet(tmp_path: Path) -> None:
     assert one > other
     height = np.asarray(open_stack(tmp_path / "flat.height.tif").array)
     assert 0 <= height.min() < height.max() <= 8
+
+
+def test_grey_levels_are_those_of_targets_for_the_light_of_the_stack() -> None:
+    image, _, _ = sheet()
+    model = untrained()
+    plain = dc.Restorer(model).predict(image).volume()
+    brighter = replace(image, array=3 * image.array + 50)
+    np.testing.assert_allclose(dc.Restorer(model).predict(brighter).volume(), 3 * plain + 50, rtol=1e-3)
+    np.testing.assert_allclose(dc.Restorer(model).predict(image, norm="stored").volume(), plain, rtol=1e-3)
+
+
+def test_registration_keeps_the_columns(tmp_path: Path) -> None:
+    image, truth, _ = sheet()
+    write_stack(tmp_path / "a.tif", image)
+    write_stack(tmp_path / "b.tif", replace(truth, array=np.roll(truth.array, (3, -2), (0, 1))))
+    command = [
+        "train",
+        "project",
+        "--input",
+        str(tmp_path / "a.tif"),
+        "--target",
+        str(tmp_path / "b.tif"),
+        "--register",
+    ]
+    model = tmp_path / "m.safetensors"
+    assert run([*command, "--register", "--out", str(model), *(f"--set={one}" for one in SETTINGS)]) == 0
+    assert load_model(model).channels[0].fit["planes"] == 9
 
 
 # What is refused.

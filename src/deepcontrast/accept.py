@@ -106,8 +106,8 @@ def check_stacks(stacks: Sequence[Stack], progress: Progress = silent) -> None:
     for n, stack in enumerate(stacks):
         if stack.size("Z") < 2:
             raise InputError(
-                f"'{stack.source}' has one plane; enhance needs a stack (Z of 2 or more). "
-                "A trained model can be applied to a single plane with `deepcontrast predict`"
+                f"'{stack.source}' has one plane ({stack.axes}); accepted: a stack, Z of 2 or more (--axes says which "
+                "axis is Z). A model of contrast or care is applied to a single plane by `deepcontrast predict`"
             )
         for t in range(stack.size("T")):
             for c in range(stack.size("C")):

@@ -88,6 +88,7 @@ def compare_image_on_grids(
     stack = reading.open(path)
     describe_stack(stack, say)
     check_single(stack)
+    model = _of_channel(model, reading.channel)
     check_models([model], stack)
     check_stacks([stack])
     stack = stack.with_optics(**optics)
@@ -148,6 +149,22 @@ def _refuse(task: str, mask: Path | None, reading: Reading, optics: Mapping[str,
     ):
         if given:
             raise InputError(f"{option} has no effect with a model of the task {task}; leave it out")
+
+
+def _of_channel(model: Model, channel: str | None) -> Model:
+    """Return the model of one channel, by its name or number, of a model of several.
+
+    Raises:
+        InputError: its channels are restored together.
+    """
+    if channel is None or len(model.channels) == 1:
+        return model
+    if model.config.task.get("joint"):
+        raise InputError("the model restores channels together, compare takes one; accepted: a model of one channel")
+    names = [one.name for one in model.channels]
+    if channel not in names and not (channel.isdigit() and int(channel) < len(names)):
+        raise InputError(f"no channel '{channel}' in the model; accepted: {', '.join(names)}, or a number from 0")
+    return replace(model, channels=(model.channels[names.index(channel) if channel in names else int(channel)],))
 
 
 def _record(one: GridMethod) -> dict[str, Any]:

@@ -78,6 +78,8 @@ def open_pairs(
         describe_stack(image, say)
         say(f"  its target is {truth}")
         seen, shown = task.paired(image, target, config)
+        if target.size("Z") > 1 and shown.size("Z") == 1:
+            say(f"  which is a stack: the surface in it was found by {config.task['truth']}")
         pairs.append(Pair((file, truth), seen, shown, (image, target)))
     check_pairs([pair.image for pair in pairs], [pair.target for pair in pairs])
     for n, pair in enumerate(pairs):

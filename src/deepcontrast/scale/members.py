@@ -111,6 +111,8 @@ def check_uncertain(models: Sequence[Model], iterations: int) -> None:
     """
     if iterations > 1:
         raise InputError("--uncertainty and --movie are of one pass; leave --iterations out")
+    if models[0].task == "isotropic":
+        raise InputError("a model of isotropic does not say how sure it is; leave --uncertainty and --movie out")
     for model in models:
         if model.config.train.loss != "laplace":
             raise InputError(

@@ -29,6 +29,10 @@ FIT_PLANES = 64
 """Planes that the noise is estimated from, at most."""
 
 
+NARROWEST = 0.3
+"""Pixels that a blur along the axis must have on top of the lateral one, if a point-spread function is given."""
+
+
 class Settings(Protocol):
     """What a user says of the axis; see the ``Params`` of the task ``isotropic``."""
 
@@ -57,6 +61,7 @@ class Axial:
         gain, zero: the noise of a grey level g has the variance ``gain (g - zero)``; no noise where the gain is 0.
         thin: share of the photons that inputs are made of, the target being the others; 0 where both are made of all.
         means, variances: of noise that is not of photons, at which grey levels it has which variance.
+        known: whether that is the kernel, or a guess.
         how: what the kernel is from, in words.
         spectra: that it was estimated from.
     """
@@ -67,6 +72,7 @@ class Axial:
     thin: float
     means: tuple[float, ...]
     variances: tuple[float, ...]
+    known: bool
     how: str
     spectra: Spectra | None = None
 
@@ -111,9 +117,14 @@ def distance_of_planes(stack: Stack, factor: float | None) -> float:
     Raises:
         InputError: it is not known, or below 1.
     """
-    if factor is not None:
-        return factor
     z, _, x = stack.optics.voxel_size
+    if factor is not None:
+        if z and x and abs(z / x / factor - 1) > 0.01:
+            raise InputError(
+                f"task.factor is {factor:g}, the voxels of '{stack.source}' say {z / x:.3g}; leave task.factor out, or "
+                "give --voxel-size Z,Y,X"
+            )
+        return factor
     if not z or not x:
         raise InputError(
             f"'{stack.source}' does not say how far apart its planes are; give --voxel-size Z,Y,X, or for planes 5 "
@@ -133,12 +144,13 @@ def axial_of(sources: Sequence[Source], factor: float, settings: Settings, progr
     Raises:
         InputError: a PSF that is none, or optics that are not known.
     """
-    spectra = None
+    spectra, known = None, True
     if settings.psf == "estimated":
         sigma, spectra = axial_blur.estimated([source.frame for source in sources], factor)
         kernel = axial_blur.gaussian(sigma)
         how = f"axial blur on top of the lateral one, estimated from the spectra: Gaussian, sigma {sigma:.2f} pixels"
         if spectra is None:
+            known = False
             how = (
                 "the spectra do not show the axial blur (too few planes, too little structure, or one with a preferred "
                 f"direction); taken to be one plane wide: Gaussian, sigma {sigma:.2f} pixels; give --psf FILE"
@@ -152,10 +164,15 @@ def axial_of(sources: Sequence[Source], factor: float, settings: Settings, progr
         spot, voxel, name = _spot(sources[0].stack, sources[0].c, pixel, settings)
         kernel = axial_blur.of_psf(spot, voxel, pixel)
         width = axial_blur.width_of(kernel)
+        if width < NARROWEST:
+            raise InputError(
+                f"{name} is no wider along the axis than across; accepted: one whose first axis is Z, of the right "
+                "voxel size"
+            )
         how = f"axial blur on top of the lateral one is that of {name}, sigma {width:.2f} pixels"
     rows = tuple(map(tuple, kernel.tolist()))
     if not settings.noise:
-        return Axial(rows, 0.0, 0.0, 0.0, (), (), how, spectra)
+        return Axial(rows, 0.0, 0.0, 0.0, (), (), known, how, spectra)
     _, planes, valid, _ = sample_planes(sources, FIT_PLANES, progress)
     camera, _ = estimate_camera(planes, valid=valid, remove_pattern=False)
     gain, zero, thin = camera.gain * (camera.spread or 1.0), camera.intercept, settings.thin
@@ -168,7 +185,7 @@ def axial_of(sources: Sequence[Source], factor: float, settings: Settings, progr
         else:
             thin = 0.0
             how += "; noise is neither of photons nor independent from pixel to pixel: targets keep it"
-    return Axial(rows, float(gain), float(zero), thin, means, variances, how, spectra)
+    return Axial(rows, float(gain), float(zero), thin, means, variances, known, how, spectra)
 
 
 def _up_to(
@@ -199,7 +216,9 @@ def _spot(
                 f"the PSF '{settings.psf}' does not say its voxel size; give --set task.psf_voxel=[Z,Y,X] in um"
             )
         z, y, x = (float(v or 0) for v in voxel)
-        return psf.of_bead(given.volume()), (z, y, x), f"the PSF '{settings.psf}'"
+        # What a camera counted is the image of a bead; what was computed has no background.
+        spot = psf.of_bead(given.volume()) if given.dtype.kind in "iu" else given.volume()
+        return spot, (z, y, x), f"the PSF '{settings.psf}'"
     waves = optics.wavelengths
     wave = settings.wavelength_nm or (waves[c] if c < len(waves) else None)
     na, index = settings.na or optics.numerical_aperture, settings.index or optics.refractive_index

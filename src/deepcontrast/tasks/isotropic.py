@@ -92,7 +92,7 @@ class Params(Table):
         percentile.
     norm, low, high, per_image: as of the task ``denoise``; measured after interpolation.
     match: after training, axial frequencies of the result are amplified until a part of the stack of training has as
-        much of them as of lateral ones; not where planes keep their noise.
+        much of them as of lateral ones; not where planes keep their noise, or the axial blur is not known.
     joint: one network is given all channels of a stack and restores them together.
     bank_mb, round_steps: as of the task ``denoise``.
     """
@@ -245,8 +245,12 @@ def join(fits: Sequence[Fit]) -> list[Fit]:
 
 
 def matches(fit: Fit) -> bool:
-    """Return whether spectra can be matched: where planes keep their noise, their power is the noise's too."""
-    return all(axial.thin > 0 for _, axial in fit.channels)
+    """Return whether spectra can be matched.
+
+    Not where planes keep their noise, as their power is the noise's too, nor where the spectra of the stack did not
+    show the axial blur.
+    """
+    return all(axial.thin > 0 and axial.known for _, axial in fit.channels)
 
 
 def matched(fit: Fit, restored: NDArray[np.float32]) -> Fit:

@@ -72,7 +72,7 @@ class Params(Table):
     surface_depth, surface_features: of the network that finds the surface.
     """
 
-    truth: str = "minimum_cost_surface"
+    truth: str = "local_z_projector"
     norm: Literal["percentile", "mean_std"] = "mean_std"
     low: float = Field(2.0, ge=0, lt=50)
     high: float = Field(99.8, gt=50, le=100)
@@ -91,7 +91,8 @@ class Fit:
 
     Attributes:
         norm: of the stacks; where every one is normalised by itself, the median of those of training.
-        target: of the targets, likewise; its inverse is what is done to the network's output.
+        target: of the targets, likewise; its inverse is what is done to the network's output. A stack of its own norm
+            has a target's that differs from it as in training.
         kind, low, high, per_image: see :class:`Params`.
         planes: of the deepest stack of training.
         patch: side of training patches.
@@ -211,7 +212,10 @@ def own_norm(fit: Fit, frame: Frame, known: Survey) -> Norm | None:
 
 def normed(fit: Fit, norms: Sequence[Norm], c: int) -> Fit:
     """Return the fit for a stack of a norm of its own, whose grey levels the result will have too."""
-    return replace(fit, norm=norms[c], target=norms[c])
+    own = norms[c]
+    bright = fit.target.scale / fit.norm.scale
+    above = (fit.target.offset - fit.norm.offset) / fit.norm.scale
+    return replace(fit, norm=own, target=Norm(own.offset + above * own.scale, bright * own.scale))
 
 
 def of_pair(fit: Fit, source: Source) -> Fit:

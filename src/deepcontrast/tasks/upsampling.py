@@ -7,7 +7,9 @@ target has, target a registered stack of all planes. But for the interpolation i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
 
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
@@ -36,7 +38,7 @@ from deepcontrast.tasks.denoise import (
     unlike,
     windowed,
 )
-from deepcontrast.upsampled import Upsampled, upsampled
+from deepcontrast.upsampled import Upsampled, count_of, upsampled
 
 __all__ = [
     "BESIDE",
@@ -96,20 +98,29 @@ def _factor(stack: Stack) -> float:
 
 
 def paired(image: Stack, target: Stack, config: Config) -> tuple[Stack, Stack]:
-    """Return a stack with as many planes as its target, interpolated, and the target.
+    """Return a stack with the planes of its target, interpolated, and the target, whose first plane is the stack's.
+
+    How many planes become of one is what the voxel sizes say, or else the numbers of planes; what the target has beyond
+    the last plane of the stack is left out.
 
     Raises:
-        InputError: the target has fewer planes.
+        InputError: the target does not have the planes that it would have then.
     """
     planes, wanted = image.size("Z"), target.size("Z")
-    if wanted < planes:
+    coarse, fine = image.optics.voxel_size[0], target.optics.voxel_size[0]
+    factor = coarse / fine if coarse and fine else (wanted - 1) / max(1, planes - 1)
+    if factor < 1 or not 0 <= wanted - count_of(planes, factor, first=True) < factor:
         raise InputError(
-            f"'{target.source}' has {wanted} planes, its input '{image.source}' {planes}; accepted: a target of more "
-            "planes than its input"
+            f"'{target.source}' has {wanted} planes, its input '{image.source}' {planes}, {factor:.3g} times as far "
+            f"apart; accepted: a target of {count_of(planes, max(1.0, factor), first=True)} planes or a few more"
         )
-    return upsampled(image, wanted / planes), target
+    made = upsampled(image, factor, first=True)
+    place = [slice(None)] * len(target.axes)
+    place[target.axes.index("Z")] = slice(0, made.size("Z"))
+    kept = target if wanted == made.size("Z") else replace(target, array=np.asarray(target.array[tuple(place)]))
+    return made, kept
 
 
 def on_grid(stack: Stack, fit: Fit) -> Stack:
-    """Return a stack on the grid of its result: with as many planes for one as in training."""
-    return upsampled(stack, fit.factor)
+    """Return a stack on the grid of its result: its planes, and as many between them as in training."""
+    return upsampled(stack, fit.factor, first=True)
