@@ -101,7 +101,7 @@ def check_stacks(stacks: Sequence[Stack], progress: Progress = silent) -> None:
     if len(sizes) > 1:
         raise InputError(
             f"stacks of one experiment must have one voxel size; given {sorted(map(str, sizes))}; "
-            "--voxel-size sets it, or enhance them apart"
+            "--voxel-size sets it, or take them apart"
         )
     for n, stack in enumerate(stacks):
         if stack.size("Z") < 2:

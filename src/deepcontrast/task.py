@@ -213,6 +213,12 @@ class Task(Protocol):
     def paired(self, image: Stack, target: Stack, config: Config) -> tuple[Stack, Stack]:
         """Return an image and its target on one grid, for training; of a task that learns from pairs."""
 
+    def matches(self, fit: Any) -> bool:
+        """Return whether :meth:`matched` has a meaning; of a task whose settings have ``match``."""
+
+    def matched(self, fit: Any, restored: NDArray[np.float32]) -> Any:
+        """Return the fit set right by a part (Z, Y, X) of what its networks make of an image of training."""
+
     def unlike(self, fit: Any, frame: Frame, known: Survey) -> list[str]:
         """Return in words how an image, given its survey, differs from all that the model was trained on."""
 

@@ -57,8 +57,8 @@ def norms_of(
         found[t, c] = own_norms(task, opened(c), stack.frame(t, c), surveys[t, c], norm)
     if all(one is None for norms in found.values() for one in norms):
         return None
-    instead = " (--norm stored)" if all(map(keeps_norms, models)) else ""
-    say(f"every image is normalised by itself, as in training: they differ in brightness{instead}")
+    instead = "; --norm stored takes the numbers of training" if all(map(keeps_norms, models)) else ""
+    say(f"every image is normalised by itself, as in training: their results do not compare in brightness{instead}")
     return found
 
 
