@@ -82,5 +82,6 @@ def _cubic(apart: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _kernel(kernel: Kernel, device: torch.device) -> Tensor:
-    # A convolution of torch does not turn its kernel.
-    return torch.tensor(kernel, device=device).flip((0, 1))[None, None]
+    # Made on the device, so that a step can be captured; a convolution of torch does not turn its kernel.
+    rows = [torch.stack([torch.full((), value, device=device) for value in row[::-1]]) for row in kernel[::-1]]
+    return torch.stack(rows)[None, None]
