@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -281,7 +282,8 @@ def test_no_write_permission(
     for verb in (["enhance", *SET], ["degrade", *SET], ["predict", "m.safetensors"]):
         arguments = [verb[0], *verb[1:], str(tiny_file), "--out", str(tmp_path / "o.tif"), "--quiet"]
         if verb[0] == "predict":
-            monkeypatch.setattr("deepcontrast.jobs.predict.load_model", lambda path: None)
+            model = SimpleNamespace(task="contrast")
+                monkeypatch.setattr("deepcontrast.jobs.predict.load_model", lambda path, model=model: model)
         assert run(arguments) == 2
         assert f"no permission to write in '{tmp_path}'" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.tif"]
