@@ -12,7 +12,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -283,7 +282,7 @@ def test_no_write_permission(
         arguments = [verb[0], *verb[1:], str(tiny_file), "--out", str(tmp_path / "o.tif"), "--quiet"]
         if verb[0] == "predict":
             model = SimpleNamespace(task="contrast")
-                monkeypatch.setattr("deepcontrast.jobs.predict.load_model", lambda path, model=model: model)
+            monkeypatch.setattr("deepcontrast.jobs.predict.load_model", lambda path, model=model: model)
         assert run(arguments) == 2
         assert f"no permission to write in '{tmp_path}'" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.tif"]
