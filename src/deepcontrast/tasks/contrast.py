@@ -23,8 +23,9 @@ from deepcontrast.depth import middle
 from deepcontrast.noise.recorruption import recorrupt
 from deepcontrast.noise.thinning import thin
 from deepcontrast.normalize import Norm
-from deepcontrast.stack import Frame, Stack
+from deepcontrast.stack import Frame
 from deepcontrast.task import Source
+from deepcontrast.tasks._as_it_is import on_grid, paired
 from deepcontrast.tasks._contrast_bank import blur_planes, hazes_of, prepare
 from deepcontrast.tasks._contrast_fit import Fit, Params, clean, cleaned, fit, windowed
 from deepcontrast.tasks._planes import applied, build, geometry
@@ -114,16 +115,6 @@ def example(source: Source, z: int, fit: Fit, config: Config) -> tuple[NDArray[n
 def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str, Tensor]:
     """Apply the network once to a tile in grey levels: (Z + 2 context, Y, X), of which (Z, Y, X) are restored."""
     return applied(net, tile, fit, fit.norm)
-
-
-def on_grid(stack: Stack, fit: Fit) -> Stack:
-    """Return an image on the grid of its result: itself."""
-    return stack
-
-
-def paired(image: Stack, target: Stack, config: Config) -> tuple[Stack, Stack]:
-    """Return an image and its target on one grid: they have one."""
-    return image, target
 
 
 def unlike(fit: Fit, frame: Frame, known: Survey) -> list[str]:

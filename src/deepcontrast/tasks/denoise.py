@@ -26,13 +26,14 @@ from deepcontrast.normalize import Norm
 from deepcontrast.patches import Column, hold_out, patch_size
 from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.recalibration import Recalibration
-from deepcontrast.stack import Frame, Stack
+from deepcontrast.stack import Frame
 from deepcontrast.task import Bank, Source
+from deepcontrast.tasks._as_it_is import clean, cleaned, on_grid, paired, windowed
 from deepcontrast.tasks._likeness import described, differs, ranges
 from deepcontrast.tasks._norms import measure, median
 from deepcontrast.tasks._planes import Together, applied, geometry, layers_of
 from deepcontrast.tasks._planes import build as build_net
-from deepcontrast.valid import Box, Invalid, Survey, fill_empty, find_invalid
+from deepcontrast.valid import Box, Survey
 
 __all__ = [
     "BESIDE",
@@ -227,34 +228,9 @@ def left(fit: Fit, values: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(fit.target.invert(fit.norm(values.astype(np.float32))), np.float32)
 
 
-def on_grid(stack: Stack, fit: Fit) -> Stack:
-    """Return an image on the grid of its result: itself."""
-    return stack
-
-
-def paired(image: Stack, target: Stack, config: Config) -> tuple[Stack, Stack]:
-    """Return an image and its target on one grid: they have one."""
-    return image, target
-
-
 def unlike(fit: Fit, frame: Frame, known: Survey) -> list[str]:
     """Return in words how an image differs from all that the model was trained on, so that it may fail."""
     return differs(fit.seen, frame, known, brightness=not fit.per_image)
-
-
-def clean(volume: NDArray[Any], fit: Fit, invalid: Invalid | None = None) -> NDArray[np.float32]:
-    """Return a volume (Z, Y, X) in grey levels without empty voxels."""
-    return fill_empty(volume.astype(np.float32), find_invalid(volume) if invalid is None else invalid)
-
-
-def cleaned(volume: Any, fit: Fit, known: Survey) -> Cleaned:
-    """Return the same of a volume of which only what is sliced is read, given its survey."""
-    return Cleaned(volume, known)
-
-
-def windowed(fit: Fit, field: tuple[int, int], y: slice, x: slice) -> Fit:
-    """Return the fit for a window of the planes: the same."""
-    return fit
 
 
 def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, round: int) -> Bank:

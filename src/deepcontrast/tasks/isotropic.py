@@ -30,13 +30,14 @@ from deepcontrast.spectral_match import matching
 from deepcontrast.stack import Frame, Stack
 from deepcontrast.task import Bank, Geometry, Source
 from deepcontrast.tasks import _planes
+from deepcontrast.tasks._as_it_is import clean, cleaned, paired, windowed
 from deepcontrast.tasks._axial import Axial, axial_of, distance_of_planes
 from deepcontrast.tasks._likeness import described, differs, ranges
 from deepcontrast.tasks._norms import measure, median
 from deepcontrast.tasks._planes import Together, applied
 from deepcontrast.uncertainty import BOUNDS
 from deepcontrast.upsampled import upsampled
-from deepcontrast.valid import Box, Invalid, Survey, fill_empty, find_invalid, survey
+from deepcontrast.valid import Box, Survey, survey
 
 __all__ = [
     "BESIDE",
@@ -263,11 +264,6 @@ def on_grid(stack: Stack, fit: Fit) -> Stack:
     return upsampled(stack, fit.factor)
 
 
-def paired(image: Stack, target: Stack, config: Config) -> tuple[Stack, Stack]:
-    """Return both as they are: nothing is learned from pairs."""
-    return image, target
-
-
 def own_norm(fit: Fit, frame: Frame, known: Survey) -> Norm | None:
     """Return the norm of a stack by itself, where the model was trained so; else ``None``."""
     return measure(frame, frame, known, fit.kind, fit.low, fit.high) if fit.per_image else None
@@ -303,21 +299,6 @@ def unlike(fit: Fit, frame: Frame, known: Survey) -> list[str]:
     if z and x and abs(z / x - 1) > 0.01:
         words.append(f"its planes are {z * fit.factor / x:.3g} pixels apart, those of training {fit.factor:.3g}")
     return words
-
-
-def clean(volume: NDArray[Any], fit: Fit, invalid: Invalid | None = None) -> NDArray[np.float32]:
-    """Return a volume (Z, Y, X) in grey levels without empty voxels."""
-    return fill_empty(volume.astype(np.float32), find_invalid(volume) if invalid is None else invalid)
-
-
-def cleaned(volume: Any, fit: Fit, known: Survey) -> Cleaned:
-    """Return the same of a volume of which only what is sliced is read, given its survey."""
-    return Cleaned(volume, known)
-
-
-def windowed(fit: Fit, field: tuple[int, int], y: slice, x: slice) -> Fit:
-    """Return the fit for a window of the planes: the same."""
-    return fit
 
 
 def degrade(source: Source, fit: Fit, config: Config, generator: torch.Generator) -> NDArray[np.float32]:

@@ -25,10 +25,11 @@ from deepcontrast.progress import Event, Progress, silent
 from deepcontrast.recalibration import Recalibration
 from deepcontrast.stack import Frame, Stack
 from deepcontrast.task import Bank, Geometry, Source
+from deepcontrast.tasks._as_it_is import clean, windowed
 from deepcontrast.tasks._columns import COLUMNS, WEIGHT, fill_columns
 from deepcontrast.tasks._likeness import described, differs, ranges
 from deepcontrast.tasks._norms import measure, median
-from deepcontrast.valid import Box, Invalid, Survey, fill_empty, find_invalid, survey
+from deepcontrast.valid import Box, Survey, survey
 
 __all__ = [
     "BESIDE",
@@ -241,19 +242,9 @@ def unlike(fit: Fit, frame: Frame, known: Survey) -> list[str]:
     return differs(fit.seen, frame, known, brightness=not fit.per_image)
 
 
-def clean(volume: NDArray[Any], fit: Fit, invalid: Invalid | None = None) -> NDArray[np.float32]:
-    """Return a volume (Z, Y, X) in grey levels without empty voxels."""
-    return fill_empty(volume.astype(np.float32), find_invalid(volume) if invalid is None else invalid)
-
-
 def cleaned(volume: Any, fit: Fit, known: Survey) -> Columns:
     """Return the columns of the stack that a plane is of."""
     return Columns(unflattened(volume))
-
-
-def windowed(fit: Fit, field: tuple[int, int], y: slice, x: slice) -> Fit:
-    """Return the fit for a window of the planes: the same."""
-    return fit
 
 
 def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, round: int) -> Bank:
