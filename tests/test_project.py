@@ -288,6 +288,15 @@ def test_registration_keeps_the_columns(tmp_path: Path) -> None:
     assert load_model(model).channels[0].fit["planes"] == 9
 
 
+def test_planes_farther_apart_than_in_training_are_told_of(tmp_path: Path, capsys: Any) -> None:
+    image, _, _ = sheet()
+    save_model(tmp_path / "m.safetensors", untrained())
+    write_stack(tmp_path / "coarse.tif", image.with_optics(voxel_size=(1.6, 0.2, 0.2)))
+    command = ["predict", str(tmp_path / "m.safetensors"), str(tmp_path / "coarse.tif")]
+    assert run([*command, "--out", str(tmp_path / "flat.tif")]) == 0
+    assert "its planes are 1.6 um apart, those of training 0.8 um" in "".join(capsys.readouterr())
+
+
 # What is refused.
 
 

@@ -96,6 +96,7 @@ class Fit:
             has a target's that differs from it as in training.
         kind, low, high, per_image: see :class:`Params`.
         planes: of the deepest stack of training.
+        spacing_um: of its planes; ``None``: not known.
         patch: side of training patches.
         held_out: squares of the validation, (stack, y, x).
         widened, levels: see :class:`deepcontrast.recalibration.Recalibration`.
@@ -109,6 +110,7 @@ class Fit:
     high: float
     per_image: bool
     planes: int
+    spacing_um: float | None
     patch: int
     held_out: tuple[Column, ...]
     widened: float = 1.0
@@ -159,10 +161,16 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         high=params.high,
         per_image=params.per_image,
         planes=max(planes_of(source.stack) for source in sources),
+        spacing_um=_spacing(sources[0].frame),
         patch=patch,
         held_out=hold_out(tuple(shapes.values()), patch, config.train.validation, rng),
         seen=ranges([described(source.frame, source.survey) for source in sources]),
     )
+
+
+def _spacing(frame: Frame) -> float | None:
+    """Return how far apart the planes are of the stack that a plane is of."""
+    return unflattened(frame).stack.optics.voxel_size[0]
 
 
 def _pair_norms(source: Source, kind: str, low: float, high: float) -> tuple[Norm, Norm]:
@@ -239,7 +247,11 @@ def left(fit: Fit, values: NDArray[Any]) -> NDArray[np.float32]:
 
 def unlike(fit: Fit, frame: Frame, known: Survey) -> list[str]:
     """Return in words how a stack differs from all that the model was trained on, so that it may fail."""
-    return differs(fit.seen, frame, known, brightness=not fit.per_image)
+    words = differs(fit.seen, frame, known, brightness=not fit.per_image)
+    own = _spacing(frame)
+    if own and fit.spacing_um and abs(own / fit.spacing_um - 1) > 0.05:
+        words.append(f"its planes are {own:.3g} um apart, those of training {fit.spacing_um:.3g} um")
+    return words
 
 
 def cleaned(volume: Any, fit: Fit, known: Survey) -> Columns:
