@@ -417,3 +417,15 @@ def test_a_second_pass_and_other_planes_are_told_of(tmp_path: Path, capsys: Any)
     assert run(["predict", str(tmp_path / "m.safetensors"), str(tmp_path / "other.tif"), "--out", str(out)]) == 0
     assert "its planes are 10 pixels apart, those of training 4" in "".join(capsys.readouterr())
     assert open_stack(out).dtype == np.uint16
+
+
+def test_sections_as_sharp_as_planes_are_told_of() -> None:
+    # Structures that are flat along z: of a fine texture every fourth plane.
+    stack = Stack(texture((160, 56, 64))[::4], "ZYX", Optics(voxel_size=(0.8, 0.2, 0.2)))
+    said: list[str] = []
+    config = load_recipe("isotropic", (*TINY, "task.noise=false"))
+    lessons(
+        [stack.with_optics(surface="first")], config,
+        progress=lambda event: said.append(str(event.values.get("message", ""))),
+    )  # fmt: skip
+    assert any("shows what is not there" in line for line in said)

@@ -30,7 +30,7 @@ FIT_PLANES = 64
 
 
 NARROWEST = 0.3
-"""Pixels that a blur along the axis must have on top of the lateral one, if a point-spread function is given."""
+"""Pixels of a blur along the axis, on top of the lateral one, below which a PSF is refused and an estimate doubted."""
 
 
 class Settings(Protocol):
@@ -149,6 +149,11 @@ def axial_of(sources: Sequence[Source], factor: float, settings: Settings, progr
         sigma, spectra = axial_blur.estimated([source.frame for source in sources], factor)
         kernel = axial_blur.gaussian(sigma)
         how = f"axial blur on top of the lateral one, estimated from the spectra: Gaussian, sigma {sigma:.2f} pixels"
+        if spectra is not None and sigma < NARROWEST:
+            how += (
+                "; axial sections are as sharp as the planes: either the microscope blurs no more along the axis, or "
+                "structures are flatter along it, and then the result shows what is not there"
+            )
         if spectra is None:
             known = False
             how = (
