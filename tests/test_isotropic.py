@@ -372,7 +372,7 @@ def test_no_amplitude_grows_without_limit() -> None:
 
 def test_tiles_of_a_matched_model_equal_the_whole() -> None:
     stack = anisotropic(4.3, planes=12)
-    model = untrained(stack)
+    model = untrained(stack, "task.match=full")
     kernel = matching(weak())
     channels = [replace(one, fit={**one.fit, "match": kernel}) for one in model.channels]
     whole = dc.Restorer(replace(model, channels=tuple(channels))).predict(stack).volume()
@@ -429,3 +429,22 @@ def test_sections_as_sharp_as_planes_are_told_of() -> None:
         progress=lambda event: said.append(str(event.values.get("message", ""))),
     )  # fmt: skip
     assert any("shows what is not there" in line for line in said)
+
+
+def test_bounds_of_matched_spectra_leave_no_halos() -> None:
+    sections = torch.from_numpy(texture((2, 40, 24)))
+    made = isotropic._convolved(sections, matching(weak()))
+    found = isotropic._bounded(made, sections).numpy()
+    low, high = (f(sections.numpy(), (1, 5, 1)) for f in (ndimage.minimum_filter, ndimage.maximum_filter))
+    np.testing.assert_allclose(found, np.clip(made.numpy(), low, high), rtol=1e-6)
+    assert np.abs(found - made.numpy()).max() > 1
+
+
+def test_tiles_of_a_bounded_model_equal_the_whole() -> None:
+    stack = anisotropic(4.3, planes=12)
+    model = untrained(stack)
+    channels = tuple(replace(one, fit={**one.fit, "match": matching(weak())}) for one in model.channels)
+    whole = dc.Restorer(replace(model, channels=channels)).predict(stack).volume()
+    small = model.config.model_copy(update={"predict": model.config.predict.model_copy(update={"tile_voxels": 2048})})
+    tiled = dc.Restorer(replace(model, channels=channels, config=small)).predict(stack).volume()
+    np.testing.assert_allclose(tiled, whole, rtol=1e-5, atol=1e-5 * np.ptp(whole))

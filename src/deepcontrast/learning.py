@@ -70,7 +70,7 @@ def learn(
                 # What the first network was trained in, by its trial or its checkpoint, holds for all.
                 settled = trained[-1].mode.settle(config)
         kept = tuple(one.last if config.train.keep == "last" else one.best for one in trained)
-        if config.task.get("match") and task.matches(fit):
+        if config.task.get("match", "off") != "off" and task.matches(fit):
             nets = load_nets(task, kept, fit, config, device)
             fit = matched(task, sources, fit, config, nets, device=device, progress=progress)
         trusted = None

@@ -74,6 +74,8 @@ DEEP = False
 BESIDE: tuple[str, ...] = ()
 VIEWS = (1, 0, 2), (2, 0, 1)
 """xz sections, one for every y, and yz sections, one for every x; rows of both lie along z."""
+NEAR = 2
+"""Planes on either side whose grey levels bound those of a voxel after spectra are matched."""
 EMPTY = "has empty planes or borders; what lies between them and the rest is interpolated with them: cut them off first"
 
 
@@ -94,6 +96,8 @@ class Params(Table):
     norm, low, high, per_image: as of the task ``denoise``; measured after interpolation.
     match: after training, axial frequencies of the result are amplified until a part of the stack of training has as
         much of them as of lateral ones; not where planes keep their noise, or the axial blur is not known.
+        ``"bounded"``: no voxel becomes darker or brighter than those within ``NEAR`` planes were, so that there are no
+        halos; ``"full"``: as much as it takes; ``"off"``.
     joint: one network is given all channels of a stack and restores them together.
     bank_mb, round_steps: as of the task ``denoise``.
     """
@@ -111,7 +115,7 @@ class Params(Table):
     low: float = Field(2.0, ge=0, lt=50)
     high: float = Field(99.8, gt=50, le=100)
     per_image: bool = True
-    match: bool = True
+    match: Literal["bounded", "full", "off"] = "bounded"
     joint: bool = False
     bank_mb: int = Field(1500, ge=1)
     round_steps: int = Field(1000, ge=1)
@@ -389,7 +393,10 @@ def restore(net: nn.Module, tile: Tensor, fit: Fit, config: Config) -> dict[str,
     """Apply the network once to sections (N, Z, X), or (C, N, Z, X) of channels that are restored together."""
     together = Together(fit.channel, tuple(norm for norm, _ in fit.together)) if fit.together else None
     found = applied(net, tile, fit, fit.norm, together=together)
-    return {"mean": _convolved(found["mean"], fit.match)} if len(fit.match) > 1 else found
+    if len(fit.match) == 1 or config.task["match"] == "off":
+        return found
+    made = _convolved(found["mean"], fit.match)
+    return {"mean": _bounded(made, found["mean"]) if config.task["match"] == "bounded" else made}
 
 
 def _convolved(sections: Tensor, kernel: tuple[float, ...]) -> Tensor:
@@ -404,6 +411,18 @@ def _convolved(sections: Tensor, kernel: tuple[float, ...]) -> Tensor:
     for n, weight in enumerate(kernel):
         made += weight * tall.narrow(1, n, rows)
     return made
+
+
+def _bounded(made: Tensor, before: Tensor) -> Tensor:
+    """Return sections (N, Z, X) kept between the least and the greatest of what was there within ``NEAR`` planes."""
+    low = high = before
+    for step in range(1, NEAR + 1):
+        for first, second in (((step, None), (None, -step)), ((None, -step), (step, None))):
+            near = torch.full_like(before, torch.inf)
+            near[:, slice(*second)] = before[:, slice(*first)]
+            low = torch.minimum(low, near)
+            high = torch.maximum(high, torch.where(near.isinf(), -torch.inf, near))
+    return torch.minimum(torch.maximum(made, low), high)
 
 
 def _names(fit: Fit) -> list[str]:
