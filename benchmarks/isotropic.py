@@ -45,7 +45,7 @@ from scipy import ndimage
 
 from deepcontrast import registry
 from deepcontrast.axial_blur import gaussian
-from deepcontrast.jobs.predict import predict_stack
+from deepcontrast.jobs.predict_in_memory import predict_stack
 from deepcontrast.learning import learn
 from deepcontrast.metrics import Measurement
 from deepcontrast.metrics.error import error

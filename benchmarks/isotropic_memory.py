@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from deepcontrast.io import create_stack, open_stack
-from deepcontrast.jobs.predict import predict_stack
+from deepcontrast.jobs.predict_in_memory import predict_stack
 from deepcontrast.learning import learn
 from deepcontrast.model import load_model, save_model
 from deepcontrast.recipe import load_recipe

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from deepcontrast import registry
 from deepcontrast.baselines.nlm import nlm
-from deepcontrast.jobs.predict import predict_maps
+from deepcontrast.jobs.predict_in_memory import predict_maps
 from deepcontrast.learning import learn
 from deepcontrast.metrics.membrane_seg import membrane_seg
 from deepcontrast.metrics.nrmse import nrmse

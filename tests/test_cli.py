@@ -22,7 +22,7 @@ from deepcontrast.cli import run
 from deepcontrast.cli.exit_codes import Interrupted
 from deepcontrast.io import open_stack, write_stack
 from deepcontrast.jobs.images import open_image, write_image
-from deepcontrast.jobs.predict import predict_stack
+from deepcontrast.jobs.predict_in_memory import predict_stack
 from deepcontrast.model import load_model
 from deepcontrast.stack import Optics, Stack
 from deepcontrast.training import threads

@@ -19,7 +19,7 @@ from deepcontrast.config import Config
 from deepcontrast.errors import Cancelled, InputError
 from deepcontrast.io import open_stack, write_stack
 from deepcontrast.jobs.images import Reading
-from deepcontrast.jobs.predict import predict_stack
+from deepcontrast.jobs.predict_in_memory import predict_stack
 from deepcontrast.jobs.train import train_images
 from deepcontrast.learning import learn
 from deepcontrast.model import Model, load_model, save_model

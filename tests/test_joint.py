@@ -17,7 +17,8 @@ from deepcontrast.errors import Cancelled, InputError
 from deepcontrast.io import open_stack, write_stack
 from deepcontrast.jobs.images import Reading
 from deepcontrast.jobs.info import describe
-from deepcontrast.jobs.predict import predict_images, predict_maps, predict_stack
+from deepcontrast.jobs.predict import predict_images
+from deepcontrast.jobs.predict_in_memory import predict_maps, predict_stack
 from deepcontrast.learning import learn
 from deepcontrast.model import Model, load_model, save_model
 from deepcontrast.normalize import Norm

@@ -16,7 +16,7 @@ from deepcontrast.cli import run
 from deepcontrast.errors import InputError
 from deepcontrast.flattened import flattened
 from deepcontrast.io import open_stack, write_stack
-from deepcontrast.jobs.predict import predict_maps
+from deepcontrast.jobs.predict_in_memory import predict_maps
 from deepcontrast.learning import lessons
 from deepcontrast.model import Channel, Model, load_model, save_model
 from deepcontrast.nets.projection import projection

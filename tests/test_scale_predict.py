@@ -28,7 +28,8 @@ from deepcontrast.cli import run
 from deepcontrast.errors import Cancelled, InputError
 from deepcontrast.io import open_stack, read_attributes, write_stack
 from deepcontrast.jobs.images import Reading
-from deepcontrast.jobs.predict import predict_images, predict_stack
+from deepcontrast.jobs.predict import predict_images
+from deepcontrast.jobs.predict_in_memory import predict_stack
 from deepcontrast.jobs.shards import plan_shards
 from deepcontrast.model import Channel, Model, load_model, save_model
 from deepcontrast.progress import Event

@@ -20,7 +20,7 @@ from deepcontrast.errors import InputError
 from deepcontrast.io import open_stack, write_stack
 from deepcontrast.jobs import predict
 from deepcontrast.jobs.movie import FRAMES, GAP, movie_suffix
-from deepcontrast.jobs.predict import predict_maps, predict_stack
+from deepcontrast.jobs.predict_in_memory import predict_maps, predict_stack
 from deepcontrast.learning import learn
 from deepcontrast.losses import laplace
 from deepcontrast.model import Model, save_model

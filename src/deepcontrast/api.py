@@ -23,7 +23,7 @@ from deepcontrast.evaluation import depth_means, truth_rows
 from deepcontrast.io import container_suffix, stem
 from deepcontrast.jobs.hardware import hardware
 from deepcontrast.jobs.images import is_image_name
-from deepcontrast.jobs.predict import predict_maps, predict_stack
+from deepcontrast.jobs.predict_in_memory import predict_maps, predict_stack
 from deepcontrast.jobs.results import save
 from deepcontrast.model import Model, load_model, save_model
 from deepcontrast.progress import Progress, silent

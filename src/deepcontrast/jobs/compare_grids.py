@@ -27,7 +27,7 @@ from deepcontrast.io import container_suffix, fingerprint
 from deepcontrast.jobs.hardware import hardware
 from deepcontrast.jobs.images import Reading, write_image
 from deepcontrast.jobs.known import known_of, open_known
-from deepcontrast.jobs.predict import predict_maps
+from deepcontrast.jobs.predict_in_memory import predict_maps
 from deepcontrast.jobs.results import write_metrics
 from deepcontrast.jobs.say import Say, describe_stack
 from deepcontrast.model import Model

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from deepcontrast.bank import WEIGHT, fill_bank
 from deepcontrast.cleaned import Cleaned
@@ -415,13 +416,9 @@ def _convolved(sections: Tensor, kernel: tuple[float, ...]) -> Tensor:
 
 def _bounded(made: Tensor, before: Tensor) -> Tensor:
     """Return sections (N, Z, X) kept between the least and the greatest of what was there within ``NEAR`` planes."""
-    low = high = before
-    for step in range(1, NEAR + 1):
-        for first, second in (((step, None), (None, -step)), ((None, -step), (step, None))):
-            near = torch.full_like(before, torch.inf)
-            near[:, slice(*second)] = before[:, slice(*first)]
-            low = torch.minimum(low, near)
-            high = torch.maximum(high, torch.where(near.isinf(), -torch.inf, near))
+    size, pad = (2 * NEAR + 1, 1), (NEAR, 0)
+    high = functional.max_pool2d(before, size, stride=1, padding=pad)
+    low = -functional.max_pool2d(-before, size, stride=1, padding=pad)
     return torch.minimum(torch.maximum(made, low), high)
 
 
