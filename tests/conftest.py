@@ -34,6 +34,7 @@ RECIPES = {
     "denoise": "care",
     "isotropic": "isotropic",
     "project": "project",
+    "structures": "semi-synthetic",
     "upsampling": "upsampling",
 }
 """The default recipe of every task."""

@@ -25,7 +25,7 @@ from .conftest import TINY
 
 ROOT = Path(__file__).parent.parent
 VERBS = (
-    "enhance", "train", "predict", "evaluate", "compare", "simulate", "degrade", "convert", "report", "info",
+    "enhance", "train", "predict", "evaluate", "compare", "simulate", "degrade", "pairs", "convert", "report", "info",
     "demo", "experiment",
 )  # fmt: skip
 
@@ -55,6 +55,7 @@ OPTIONS = {
     "simulate": "--json --light --out --overwrite --quiet --seed --shape --undersampling",
     "degrade": "--axes --channel --gain --json --offset --out --overwrite --quiet --recipe --seed --set --surface "
     "--voxel-size",
+    "pairs": "--axes --channel --count --json --only --out --overwrite --quiet --recipe --seed --set --voxel-size",
     "convert": "--json --out --overwrite --quiet",
     "report": "--json --out --overwrite --quiet",
     "info": "--json",

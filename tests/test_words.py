@@ -105,6 +105,7 @@ def test_a_recipe_file_is_checked_like_the_package_own(tmp_path: object) -> None
         "isotropic",
         "project",
         "project-flywing",
+        "semi-synthetic",
         "upsampling",
         *CARE,
     }

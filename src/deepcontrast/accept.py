@@ -25,6 +25,11 @@ def check_unpaired(config: Config) -> None:
         InputError: says what it is for.
     """
     task = registry.load("tasks", config.task_name)
+    if task.SIMULATED:
+        raise InputError(
+            f"recipe '{config.recipe}' learns from images that it makes: `deepcontrast train {config.recipe}`, then "
+            "`deepcontrast predict`"
+        )
     if not task.DEEP and not task.PAIRED:
         raise InputError(
             f"recipe '{config.recipe}' is not for stacks that fade with depth: `deepcontrast train {config.recipe} "
@@ -88,8 +93,25 @@ def check_pairs(images: Sequence[Stack], targets: Sequence[Stack]) -> None:
             )
 
 
-def check_stacks(stacks: Sequence[Stack], progress: Progress = silent) -> None:
-    """Refuse stacks that nothing can be learned from.
+def check_inputs(config: Config, inputs: int) -> None:
+    """Refuse images for a recipe that draws what it learns from, and another recipe without images.
+
+    Raises:
+        InputError: says which.
+    """
+    task = registry.load("tasks", config.task_name)
+    draws = task.SIMULATED and bool(config.task["structure"])
+    if draws and inputs:
+        raise InputError(
+            f"recipe '{config.recipe}' draws its structures itself; leave --input out, or --set task.structure=\"\" "
+            "to distort images of high quality"
+        )
+    if not draws and not inputs:
+        raise InputError(f"recipe '{config.recipe}' learns from images; give some with --input")
+
+
+def check_stacks(stacks: Sequence[Stack], progress: Progress = silent, *, flat: bool = False) -> None:
+    """Refuse stacks that nothing can be learned from; single planes are accepted where they are ``flat``.
 
     Raises:
         InputError: fewer than two planes, NaN or infinite values, one value everywhere, unequal channels.
@@ -104,7 +126,7 @@ def check_stacks(stacks: Sequence[Stack], progress: Progress = silent) -> None:
             "--voxel-size sets it, or take them apart"
         )
     for n, stack in enumerate(stacks):
-        if stack.size("Z") < 2:
+        if stack.size("Z") < 2 and not flat:
             raise InputError(
                 f"'{stack.source}' has one plane ({stack.axes}); accepted: a stack, Z of 2 or more (--axes says which "
                 "axis is Z). A model of contrast or care is applied to a single plane by `deepcontrast predict`"

@@ -194,7 +194,7 @@ def enhance(
 
 
 def train(
-    stacks: Stack | Sequence[Stack],
+    stacks: Stack | Sequence[Stack] = (),
     recipe: str = "contrast",
     *,
     targets: Stack | Sequence[Stack] = (),
@@ -203,7 +203,7 @@ def train(
     device: str = "auto",
     progress: Progress = silent,
 ) -> Restorer:
-    """Train a model on stacks; arguments as for :func:`enhance`.
+    """Train a model on stacks, or on what the recipe draws; arguments as for :func:`enhance`.
 
     Args:
         targets: registered, of every stack, for a recipe that learns from pairs (``care``).
@@ -214,6 +214,7 @@ def train(
     given = [stacks] if isinstance(stacks, Stack) else list(stacks)
     truths = [targets] if isinstance(targets, Stack) else list(targets)
     config = load_recipe(recipe, settings or {})
+    accept.check_inputs(config, len(given))
     accept.check_paired(config, bool(truths))
     task: Any = registry.load("tasks", config.task_name)
     if truths:
@@ -221,8 +222,10 @@ def train(
         pairs = [task.paired(image, target, config) for image, target in zip(given, truths, strict=True)]
         given, truths = [image for image, _ in pairs], [target for _, target in pairs]
         accept.check_pairs(given, truths)
+    elif given:
+        accept.check_stacks(given, flat=task.SIMULATED)
     else:
-        accept.check_stacks(given)
+        given = [task.simulated(config)]
     if task.DEEP:
         placed = [accept.surfaced(stack, surface)[0] for stack in given]
     else:

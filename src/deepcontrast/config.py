@@ -133,6 +133,8 @@ class Config(Table):
         return json.dumps(self.model_dump(), sort_keys=True)
 
 
+CHAIN = "task.chain."
+"""What settings of the steps of a chain begin with."""
 _TABLES: Mapping[str, type[Table]] = {"net": Net, "train": Train, "predict": Predict}
 
 
@@ -194,6 +196,9 @@ def _laid(
     schema = _keys(params)
     given = settings if isinstance(settings, Mapping) else dict(_setting(setting) for setting in settings)
     for key, value in given.items():
+        if key.startswith(CHAIN) and CHAIN.rstrip(".") in schema:
+            _lay_in_chain(table, key, value)
+            continue
         if key not in schema:
             raise InputError(f"unknown setting '{key}'; accepted: {', '.join(schema)}{nearest(key, schema)}")
         _lay(table, key, value)
@@ -253,6 +258,20 @@ def _value(text: str) -> Any:
 def _lay(table: dict[str, Any], key: str, value: Any) -> None:
     name, _, last = key.partition(".")
     table[name][last] = value
+
+
+def _lay_in_chain(table: dict[str, Any], key: str, value: Any) -> None:
+    """Lay a value over a parameter of a step of a chain, ``task.chain.STEP.PARAMETER``, wherever the step stands."""
+    name, _, parameter = key.removeprefix(CHAIN).partition(".")
+    chain = [dict(step) for step in table["task"].get("chain", ())]
+    steps = [str(step.get("step")) for step in chain]
+    if name not in steps or not parameter:
+        accepted = ", ".join(f"{CHAIN}{step}.PARAMETER" for step in dict.fromkeys(steps))
+        raise InputError(f"unknown setting '{key}'; accepted: {accepted}{nearest(name, steps)}")
+    for step in chain:
+        if step.get("step") == name:
+            step[parameter] = value
+    table["task"]["chain"] = chain
 
 
 def _keys(params: type[BaseModel] | None) -> tuple[str, ...]:

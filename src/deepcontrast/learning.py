@@ -76,7 +76,8 @@ def learn(
         trusted = None
         if config.train.loss == "laplace":
             nets = load_nets(task, kept, fit, config, device)
-            trusted = trust(task, sources, fit, config, nets, device=device, progress=progress)
+            shown = task.pairs(sources, config) if task.SIMULATED else sources
+            trusted = trust(task, shown, fit, config, nets, device=device, progress=progress)
             for line in trusted.describe():
                 progress(Event("trust", values={"message": line}))
             if trusted.after:

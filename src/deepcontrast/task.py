@@ -186,11 +186,13 @@ class Task(Protocol):
 
     ``PAIRED`` says whether it learns from pairs of images, ``DEEP`` whether from how a stack fades with depth: then it
     matters where the surface is, ``enhance`` chooses how often it is applied, and what is saturated stays as it is.
+    ``SIMULATED`` says whether it makes its pairs itself, of images of high quality, single planes too, or of nothing.
     ``BESIDE`` are the names of what :meth:`restore` always gives beside the mean, for maps that are written too.
     """
 
     PAIRED: bool
     DEEP: bool
+    SIMULATED: bool
     BESIDE: tuple[str, ...]
     Params: type[BaseModel]
     Fit: type[Any]
@@ -206,6 +208,12 @@ class Task(Protocol):
 
     def own_norm(self, fit: Any, frame: Frame, known: Survey) -> Norm | None:
         """Return the norm of an image by itself, given its survey, where models of this fit are applied so."""
+
+    def simulated(self, config: Config) -> Stack:
+        """Return an image in place of those that are read; of a task that makes its pairs of nothing."""
+
+    def pairs(self, sources: Sequence[Source], config: Config) -> list[Source]:
+        """Return pairs as training makes them of its images; of a task that makes its pairs."""
 
     def on_grid(self, stack: Stack, fit: Any) -> Stack:
         """Return an image on the grid of its result, of which it has the axes and voxels: what is restored."""

@@ -119,12 +119,12 @@ def trust(
             task, nets[:1], volume.shape, own, config, device=device, block=block, maps=MAPS, planes=planes_in(volume)
         )
         means, scales = predict_apart(task, nets, volume, own, config, box=box, plan=plan, device=device)
-        target = source.truth[box].astype(np.float32) if task.PAIRED else None
+        target = None if source.target is None else source.truth[box].astype(np.float32)
         found.append(_Square(torch.from_numpy(means), torch.from_numpy(scales), target, source.valid(box), own))
         progress(Event("trust", n + 1, len(squares_of)))
     before: tuple[Calibration, ...] = ()
     after: Calibration | None = None
-    if task.PAIRED:
+    if sources[0].target is not None:
         before, after = _judged(found, recalibrating=config.task["recalibrate"])
     factor = after.factor if after else 1.0
     differs = torch.stack([disagreement(one.means, one.scales * factor) for one in found]).numpy()

@@ -136,8 +136,11 @@ def enhance(
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe, or a TOML file.")],
-    images: Annotated[list[Path], typer.Option("--input", metavar="PATH", help="An image or a folder; repeatable.")],
     out: Out,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option("--input", metavar="PATH", help="An image or a folder; repeatable. None for a recipe that draws."),
+    ] = None,
     targets: Annotated[
         list[Path] | None,
         typer.Option(
@@ -172,7 +175,7 @@ def train(
 
     with Listener(quiet, as_json) as listener:
         train_images(
-            images,
+            images or (),
             out,
             settled(recipe, [*(settings or []), *psf_of(psf)], seed=seed, gain=gain, offset=offset),
             targets=targets or (),
@@ -385,6 +388,44 @@ def degrade(
             settled(recipe, settings, seed=seed, gain=gain, offset=offset),
             reading=reading_of(axes, voxel_size, channel, surface),
             overwrite=overwrite,
+            say=listener.say,
+        )
+
+
+@app.command()
+def pairs(
+    out: Out,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[IMAGE...]", help="Of high quality: files or folders; none for a recipe that draws."),
+    ] = None,
+    recipe: Recipe = "semi-synthetic",
+    count: Annotated[
+        int | None, typer.Option("--count", metavar="N", min=1, help="Pairs to draw, for a recipe that draws.")
+    ] = None,
+    only: Annotated[str | None, typer.Option("--only", metavar="NAME", help="Make this one pair.")] = None,
+    axes: Axes = None,
+    voxel_size: VoxelSize = None,
+    channel: ChannelName = None,
+    settings: Settings = None,
+    seed: Seed = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make pairs to learn from: good images, or drawn structures, as a microscope would show them."""
+    from deepcontrast.jobs.make_pairs import make_pairs
+
+    with Listener(quiet, as_json) as listener:
+        make_pairs(
+            images or (),
+            out,
+            settled(recipe, settings, seed=seed, gain=None, offset=None),
+            reading=reading_of(axes, voxel_size, channel),
+            count=count,
+            only=only,
+            overwrite=overwrite,
+            progress=listener.progress,
             say=listener.say,
         )
 

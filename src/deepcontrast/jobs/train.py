@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from deepcontrast import __version__, registry
-from deepcontrast.accept import check_paired, check_stacks, choose_device, surfaced
+from deepcontrast.accept import check_inputs, check_paired, check_stacks, choose_device, surfaced
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
 from deepcontrast.io import fingerprint
@@ -53,6 +53,7 @@ def train_images(
     if out.suffix != ".safetensors":
         raise InputError(f"output '{out}' must end in .safetensors")
     where = choose_device(device)
+    check_inputs(config, len(paths))
     check_paired(config, bool(targets))
     if register and not targets:
         raise InputError("--register shifts targets; there are none")
@@ -118,11 +119,16 @@ class _Images:
             pairs = open_pairs(self.paths, self.targets, self.reading, self.config, register=self.register, say=say)
             files = [file for n in (0, 1) for file in (pair.files[n] for pair in pairs)]
             return files, [pair.image for pair in pairs], [pair.target for pair in pairs]
+        task: Any = registry.load("tasks", self.config.task_name)
+        if not self.paths:
+            stack = task.simulated(self.config)
+            describe_stack(stack, say)
+            return [], [stack], []
         files = list_images(self.paths)
         stacks = [self.reading.open(file) for file in files]
         for stack in stacks:
             describe_stack(stack, say)
-        check_stacks(stacks)
+        check_stacks(stacks, flat=task.SIMULATED)
         return files, stacks, []
 
     def place(self, stacks: Sequence[Stack], say: Say) -> list[Stack]:

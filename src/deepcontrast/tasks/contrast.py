@@ -36,6 +36,7 @@ __all__ = [
     "BESIDE",
     "DEEP",
     "PAIRED",
+    "SIMULATED",
     "Fit",
     "Params",
     "bounds",
@@ -60,6 +61,7 @@ __all__ = [
 
 PAIRED = False
 DEEP = True
+SIMULATED = False
 BESIDE: tuple[str, ...] = ()
 
 

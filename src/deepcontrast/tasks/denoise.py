@@ -39,6 +39,7 @@ __all__ = [
     "BESIDE",
     "DEEP",
     "PAIRED",
+    "SIMULATED",
     "Fit",
     "Params",
     "bounds",
@@ -63,6 +64,7 @@ __all__ = [
 
 PAIRED = True
 DEEP = False
+SIMULATED = False
 BESIDE: tuple[str, ...] = ()
 BRIGHT = 99.9
 """Percentile of the target that foreground is measured by."""

@@ -44,6 +44,7 @@ __all__ = [
     "BESIDE",
     "DEEP",
     "PAIRED",
+    "SIMULATED",
     "Fit",
     "Params",
     "bounds",
@@ -72,6 +73,7 @@ __all__ = [
 
 PAIRED = False
 DEEP = False
+SIMULATED = False
 BESIDE: tuple[str, ...] = ()
 VIEWS = (1, 0, 2), (2, 0, 1)
 """xz sections, one for every y, and yz sections, one for every x; rows of both lie along z."""

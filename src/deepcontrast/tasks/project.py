@@ -35,6 +35,7 @@ __all__ = [
     "BESIDE",
     "DEEP",
     "PAIRED",
+    "SIMULATED",
     "Fit",
     "Params",
     "bounds",
@@ -58,6 +59,7 @@ __all__ = [
 
 PAIRED = True
 DEEP = False
+SIMULATED = False
 BESIDE: tuple[str, ...] = ("height", "height_spread")
 """Where the surface is, and how far around it the network looks, in planes of the stack, the first of which is 0."""
 NEAR = 2
