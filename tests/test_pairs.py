@@ -169,3 +169,15 @@ def test_a_stack_is_judged_by_a_plane_that_shows_something(tmp_path: Path) -> No
     low = noisy(image)
     low[1] = 0
     assert len(opened(write(tmp_path / "low", a=low), write(tmp_path / "high", a=good(image)))) == 1
+
+
+def test_the_error_of_a_shift_is_at_least_what_noise_makes_it_scatter() -> None:
+    truth = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(160, 160)), 2.5)
+    truth /= truth.std()
+    found = [shift_between(truth + np.random.default_rng(n).normal(0, 6.0, truth.shape), truth) for n in range(1, 41)]
+    known = [shift for shift in found if shift.known]
+    assert len(known) > 30
+    scatter = np.std([shift.pixels for shift in known], axis=0)
+    assert (np.median([shift.error for shift in known], axis=0) > 0.7 * scatter).all()
+    # Four quarters that scatter little by chance used to make one in six of such pairs look shifted.
+    assert sum(shift.beyond(0.25) for shift in known) <= 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Self
 
@@ -41,10 +41,12 @@ class Ranges:
     Attributes:
         values: a number or word as it is, a pair of numbers to draw from, by parameter.
         whole: parameters that are whole numbers.
+        several: parameters of several numbers, which are passed on as they are.
     """
 
     values: Mapping[str, Range]
     whole: frozenset[str]
+    several: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, function: Callable[..., object], name: str, table: Mapping[str, object]) -> Self:
@@ -58,8 +60,9 @@ class Ranges:
         for key in table:
             if key not in free:
                 raise InputError(f"'{name}' has no '{key}'; accepted: {', '.join(free)}{nearest(key, free)}")
-        values = {key: _range(f"{name}.{key}", value) for key, value in table.items()}
-        return cls(values, frozenset(key for key in values if free[key] in (int, "int")))
+        several = {key: _numbers(f"{name}.{key}", value) for key, value in table.items() if "tuple" in str(free[key])}
+        values = {key: _range(f"{name}.{key}", value) for key, value in table.items() if key not in several}
+        return cls(values, frozenset(key for key in values if free[key] in (int, "int")), several)
 
     def draw(
         self, rng: np.random.Generator, parts: Mapping[str, tuple[int, int]] = MappingProxyType({})
@@ -192,6 +195,12 @@ def _range(name: str, value: object) -> Range:
     if len(value) != 2 or not all(isinstance(end, int | float) for end in value) or not value[0] <= value[1]:
         raise InputError(f"'{name}' = {list(value)}; accepted: a number, or [low, high] to draw from, low first")
     return float(value[0]), float(value[1])
+
+
+def _numbers(name: str, value: object) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(one, int | float) for one in value):
+        raise InputError(f"'{name}' = {value!r}; accepted: a list of numbers")
+    return tuple(map(float, value))
 
 
 def _between(low: float, high: float, share: float, *, whole: bool) -> float:

@@ -49,7 +49,8 @@ def shift_between(image: NDArray[np.generic], target: NDArray[np.generic]) -> Sh
     """Return how far the structures of a plane (Y, X) lie from those of a target, in pixels.
 
     By cross-correlation of what is finer than 15 px, twice: of the planes, then of what they have in common once they
-    are shifted by whole pixels. The error is the scatter over those quarters that agree with the target beyond chance.
+    are shifted by whole pixels. The error is the scatter over those quarters that agree with the target beyond chance,
+    or, where it is larger, what the noise of the image leaves: a few quarters may scatter little by chance.
 
     Args:
         image: that may be noisy.
@@ -73,8 +74,35 @@ def shift_between(image: NDArray[np.generic], target: NDArray[np.generic]) -> Sh
     error = np.full(2, UNSURE)
     if len(parts) > 2:
         error = np.std(parts, axis=0, ddof=1) / np.sqrt(len(parts))
-    y_x, errors = coarse + fine, np.maximum(error, 1 / UPSAMPLED)
+    y_x, errors = coarse + fine, np.maximum.reduce([error, _noise_error(one, other), np.full(2, 1 / UPSAMPLED)])
     return Shift((float(y_x[0]), float(y_x[1])), (float(errors[0]), float(errors[1])))
+
+
+def _noise_error(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the standard errors along Y and X of a shift found between a noisy plane and one without noise.
+
+    To first order the noise moves the peak of the cross-correlation by its product with the slope of the structures
+    over the square of that slope; the noise is what is left of the noisy plane without the other, its spectrum its own.
+    """
+    window = _window(one.shape)
+    share = float(np.mean(one * other) / np.mean(other**2))
+    noise = np.abs(np.fft.fft2((one - share * other) * window)) ** 2
+    errors = []
+    for axis in (0, 1):
+        slope = np.gradient(other, axis=axis) * window
+        moved = np.sqrt(np.sum(noise * np.abs(np.fft.fft2(slope)) ** 2)) / one.size
+        errors.append(float(moved / max(abs(share) * np.sum(slope**2), 1e-30)))
+    return np.array(errors)
+
+
+def _window(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return what weighs the pixels of a plane: the borders, across which it is not continued, least."""
+    return np.outer(*(np.hanning(n + 2)[1:-1] for n in shape))
+
+
+def _pieces(plane: NDArray[np.float64]) -> float:
+    """Return how many independent pieces a plane of structures has: they are alike over so many pixels."""
+    return float(plane.size / (4 * np.pi * FINE**2))
 
 
 def _structures(plane: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -84,7 +112,7 @@ def _structures(plane: NDArray[np.generic]) -> NDArray[np.float64]:
 
 def _found(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[NDArray[np.float64], bool]:
     """Return the shift of two planes, and whether they then agree beyond chance."""
-    window = np.outer(*(np.hanning(n + 2)[1:-1] for n in one.shape))
+    window = _window(one.shape)
     # The normalised form, phases alone, finds noise as worthy as structure.
     found = -np.asarray(
         phase_cross_correlation(  # type: ignore[no-untyped-call]
@@ -95,9 +123,7 @@ def _found(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[NDArra
     a, b = _overlap(one, other, np.round(found).astype(int))
     if min(a.shape) < 8 or not (a.std() and b.std()):
         return found, False
-    # Structure of this width is alike over so many pixels.
-    pieces = a.size / (4 * np.pi * FINE**2)
-    return found, bool(np.corrcoef(a.ravel(), b.ravel())[0, 1] * np.sqrt(pieces) > CERTAIN)
+    return found, bool(np.corrcoef(a.ravel(), b.ravel())[0, 1] * np.sqrt(_pieces(a)) > CERTAIN)
 
 
 def _overlap(

@@ -81,7 +81,7 @@ class Params(denoise.Params):
 
     structure: that is drawn, a name of ``synth/`` whose file has a ``draw``; none where images of high quality are
         distorted.
-    draw: parameters of the drawing, each a number or a range.
+    draw: parameters of the drawing, each a number or a range; those of several numbers as the drawing takes them.
     size: side of a drawn image in pixels.
     pixel: side of a pixel in micrometres, of drawn images, and of others whose files do not say.
     images: drawn for every round.
@@ -189,9 +189,9 @@ def drawn_pair(params: Params, steps: Sequence[Step], seed: int, name: str, numb
     if not hasattr(module, "draw"):
         able = [kind for kind in registry.names("synth") if hasattr(registry.module("synth", kind), "draw")]
         raise InputError(f"'{params.structure}' cannot be drawn for training; accepted: {', '.join(able)}")
-    chosen = Ranges.of(module.draw, params.structure, params.draw).draw(rng)
-    voxel = (params.pixel,) * 3
-    truth = module.draw(rng, (1, params.size, params.size), voxel_um=voxel, **chosen)
+    ranges = Ranges.of(module.draw, params.structure, params.draw)
+    chosen, voxel = ranges.draw(rng), (params.pixel,) * 3
+    truth = module.draw(rng, (1, params.size, params.size), voxel_um=voxel, **chosen, **ranges.several)
     pair = distort(truth, drawn_optics(params), steps, draw(steps, rng))
     return replace(pair, drawn={**{f"draw.{key}": value for key, value in chosen.items()}, **pair.drawn})
 
