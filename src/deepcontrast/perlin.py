@@ -1,49 +1,80 @@
-"""Perlin's gradient noise: smooth, random, without a preferred place."""
+"""Gradient noise after Perlin: smooth random fields of a chosen period, on the device of their generator."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import product
 
 import torch
 from torch import Tensor
 
+from deepcontrast.errors import InputError
 
-def perlin(shape: Sequence[int], period: float | Sequence[float], *, generator: torch.Generator) -> Tensor:
-    """Return noise on a grid of any number of axes: of mean 0, mostly between -1 and 1, 0 at the points of its lattice.
+
+def perlin(
+    shape: Sequence[int],
+    period: float | Sequence[float],
+    *,
+    generator: torch.Generator,
+    octaves: int = 1,
+    origin: float | None = None,
+) -> Tensor:
+    """Return gradient noise on a grid of pixels.
+
+    Every point of a lattice has a random direction of length 1. A pixel's value is that of the planes through the
+    points around it, each 0 at its own point and rising in its own direction, blended by 6t^5 - 15t^4 + 10t^3. Octave
+    k has a period and a strength of 2^-k.
 
     Args:
-        shape: of the grid, (Y, X) or (Z, Y, X).
-        period: distance of the points of the lattice in pixels, one number or one for each axis; the lattice lies at
-            random.
-        generator: of what is random, on the device of the result.
+        shape: (Y, X) or (Z, Y, X).
+        period: distance of the lattice's points in pixels, one for all axes or one per axis.
+        generator: of everything random; another state gives another field. No value returns to the host.
+        octaves: how many are added; 1 is a field of one period.
+        origin: a pixel, the same along every axis, at which a point of every octave's lattice lies; ``None`` draws
+            it, so that all pixels are alike.
 
-    Source: Perlin, An image synthesizer, SIGGRAPH 1985; the fade 6 t^5 - 15 t^4 + 10 t^3 is that of Improving noise,
-        SIGGRAPH 2002.
+    Returns:
+        float32 of ``shape``, within about -1 .. 1, mean 0, on the generator's device. The standard deviation of one
+        octave is about 0.3.
+
+    Raises:
+        InputError: not two or three axes, a size below 1, a period that is not positive or not one per axis, no octave.
+
+    Source: Perlin, An image synthesizer, SIGGRAPH 1985; the blend: Perlin, Improving noise, SIGGRAPH 2002.
     """
-    device, count = generator.device, len(shape)
-    periods = [float(period)] * count if isinstance(period, int | float) else list(map(float, period))
-    shift = torch.rand(count, generator=generator, device=device)
-    cells, apart = [], []
-    for n, length, first in zip(shape, periods, shift, strict=True):
-        place = torch.arange(n, device=device) / length + first
-        cells.append(place.floor().long())
-        apart.append(place - place.floor())
-    lattice = [math.ceil(n / length) + 2 for n, length in zip(shape, periods, strict=True)]
-    gradients = torch.randn((*lattice, count), generator=generator, device=device)
-    gradients /= gradients.norm(dim=-1, keepdim=True)
-    fades = [t**3 * (t * (6 * t - 15) + 10) for t in apart]
-    noise = torch.zeros(tuple(shape), device=device)
-    for corner in product((0, 1), repeat=count):
-        at = gradients[torch.meshgrid(*(c + k for c, k in zip(cells, corner, strict=True)), indexing="ij")]
-        weight = torch.ones((), device=device)
-        height = torch.zeros((), device=device)
-        for axis, k in enumerate(corner):
-            along = [1] * count
-            along[axis] = -1
-            weight = weight * (fades[axis] if k else 1 - fades[axis]).view(along)
-            height = height + at[..., axis] * (apart[axis] - k).view(along)
-        noise += weight * height
-    # The largest value there can be is half the diagonal of a cell.
-    return noise * (2 / math.sqrt(count))
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise InputError(f"shape {tuple(shape)} of the noise; accepted: two or three sizes of at least 1")
+    periods = (period,) * len(shape) if isinstance(period, int | float) else tuple(period)
+    if len(periods) != len(shape) or not all(0 < p < math.inf for p in periods):
+        raise InputError(f"period {period} of noise with {len(shape)} axes; accepted: one above 0, or one per axis")
+    if octaves < 1:
+        raise InputError(f"{octaves} octaves of the noise; accepted: 1 or more")
+    shares = [0.5**octave for octave in range(octaves)]
+    fields = [share * _octave(shape, [share * p for p in periods], generator, origin) for share in shares]
+    # A cell whose corners all point to its middle has half its diagonal there, and nothing has more.
+    return torch.stack(fields).sum(dim=0) / (sum(shares) * math.sqrt(len(shape)) / 2)
+
+
+def _octave(shape: Sequence[int], periods: Sequence[float], generator: torch.Generator, origin: float | None) -> Tensor:
+    """Return noise of one period per axis, within half a diagonal of a cell."""
+    device = generator.device
+    counts = [math.ceil((n - 1) / p) + 2 for n, p in zip(shape, periods, strict=True)]
+    directions = torch.randn((len(shape), *counts), generator=generator, device=device)
+    directions = directions / directions.norm(dim=0, keepdim=True)
+    starts = torch.rand(len(shape), generator=generator, device=device)
+    if origin is not None:
+        starts = torch.tensor([-origin / p % 1 for p in periods], device=device)
+    # On a grid the blend is a product over axes: one matrix (pixels, points) each, with and without the distance.
+    blends, slopes = [], []
+    for n, p, count, start in zip(shape, periods, counts, starts, strict=True):
+        away = (start + torch.arange(n, device=device) / p)[:, None] - torch.arange(count, device=device)
+        near = (1 - away.abs()).clamp(min=0)
+        blends.append(near**3 * (near * (near * 6 - 15) + 10))
+        slopes.append(blends[-1] * away)
+    field = torch.zeros(tuple(shape), device=device)
+    for axis, part in enumerate(directions):
+        for k, blend in enumerate(blends):
+            # Contracts the first axis and appends the pixels' axis: after all, they are in order again.
+            part = torch.tensordot(part, slopes[k] if k == axis else blend, dims=([0], [1]))
+        field = field + part
+    return field
