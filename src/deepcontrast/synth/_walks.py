@@ -41,10 +41,11 @@ class Walks:
 def walks(rng: np.random.Generator, count: int, steps: int, *, bend: float, change: float, space: bool) -> Walks:
     """Return random walks whose curvature walks at random too, and is clipped.
 
-    In the plane the curvature of step n is clip(k_0 + W_n, -bend, bend), k_0 normal of deviation bend / 3, W_n a sum of n
-    normal numbers of deviation ``change``, and the direction is exp(2 pi i sum k). In space the curvature is a vector across the direction, each
-    of its two components such a walk (that along z weaker), and its length is clipped; it is carried along without
-    twist, so that a walk whose second component is 0 stays in a plane and is the one above.
+    In the plane the curvature of step n is k_n = clip(k_0 + W_n, -bend, bend), k_0 normal of deviation bend / 3, W_n a
+    sum of n normal numbers of deviation ``change``, and the direction is exp(2 pi i sum k). In space the curvature is
+    a vector across the direction, each of its two components such a walk (that along z weaker), and its length is
+    clipped; it is carried along without twist, so that a walk whose second component is 0 stays in a plane and is the
+    one above.
 
     Args:
         rng: of everything random.

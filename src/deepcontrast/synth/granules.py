@@ -17,8 +17,8 @@ from deepcontrast.synth._widefield import around, inside, picture, spot
 
 CROWD_UM = 3.0
 """Period of how crowded the granules are."""
-FIELDS = 3
-"""Noises of the same period that are added."""
+RATIOS = (0.8, 1.0, 1.25)
+"""Periods of the noises that are added, in units of the one that was asked for."""
 EDGE = 0.15
 """Rise of the noise from the edge of a granule to its full brightness."""
 FILLED = 0.5
@@ -38,8 +38,9 @@ def draw(
     """Return the density of fluorophores of granules, not blurred.
 
     Granules are where gradient noise is above a threshold: each period gives granules of another size, about half of
-    it across. The noise of a period is the sum of three, so that the directions of its lattice do not show. Slow noise on top of it crowds them in some regions and leaves others empty. A granule has one brightness
-    and a soft edge of about a pixel.
+    it across. The noise is a sum of three of periods a little apart, so that no lattice shows. Slow noise on top of it
+    crowds granules in some regions and leaves others empty. A granule has one brightness and a soft edge of about a
+    pixel.
 
     Args:
         rng: of everything random.
@@ -150,9 +151,9 @@ def _granules(
     flat = shape[0] == 1
 
     def noise(period_um: float) -> Volume:
-        periods = [period_um / v for v in voxel_um[flat:]]
-        fields = [perlin(shape[flat:], periods, generator=generator) for _ in range(FIELDS)]
-        return (torch.stack(fields).sum(dim=0) / math.sqrt(FIELDS)).numpy().reshape(shape)
+        periods = [[ratio * period_um / v for v in voxel_um[flat:]] for ratio in RATIOS]
+        fields = torch.stack([perlin(shape[flat:], p, generator=generator) for p in periods])
+        return (fields.sum(dim=0) / math.sqrt(len(RATIOS))).numpy().reshape(shape)
 
     share = math.exp(rng.uniform(*np.log(fill)))
     crowd = np.float32(crowding) * noise(CROWD_UM)
