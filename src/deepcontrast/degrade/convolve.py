@@ -14,7 +14,8 @@ from torch import Tensor
 
 from deepcontrast.errors import InputError
 from deepcontrast.io import open_stack
-from deepcontrast.psf import AIRY, check_psf, confocal, widefield
+from deepcontrast.psf import check_psf, confocal, widefield
+from deepcontrast.psf.debye import AIRY
 from deepcontrast.stack import Optics
 
 AIRY_RADII = 8
