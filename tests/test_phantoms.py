@@ -145,17 +145,27 @@ def test_any_shape_is_simulated(name: str, shape: tuple[int, int, int]) -> None:
     assert np.isfinite(made.truth).all()
 
 
-@every_phantom
+WRONG: tuple[tuple[dict[str, object], str], ...] = (
+    ({"shape": (64, 64)}, "three sizes"),
+    ({"shape": (0, 64, 64)}, "three sizes"),
+    ({"light": 0.0}, "light = 0.0"),
+    ({"psf_um": (1.0, -1.0)}, "psf_um"),
+    ({"read_noise": -1.0}, "0 or more"),
+    ({"cytoplasm": -1.0}, "0 or more"),
+    ({"gain": float("nan")}, "above 0"),
+    ({"na": 1.6}, "below the index"),
+    ({"wavelength_um": 580.0}, "micrometres"),
+    ({"spread": -0.1}, "spread = -0.1"),
+)
+
+
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("name", "wrong", "said"),
     [
-        ({"shape": (64, 64)}, "three sizes"),
-        ({"shape": (0, 64, 64)}, "three sizes"),
-        ({"light": 0.0}, "light = 0.0"),
-        ({"psf_um": (1.0, -1.0)}, "psf_um"),
-        ({"read_noise": -1.0}, "0 or more"),
-        ({"cytoplasm": -1.0}, "0 or more"),
-        ({"gain": float("nan")}, "above 0"),
+        (name, wrong, said)
+        for name in PHANTOMS
+        for wrong, said in WRONG
+        if set(wrong) <= set(inspect.signature(registry.load("synth", name)).parameters)
     ],
 )
 def test_impossible_tissue_is_refused_in_one_line(name: str, wrong: dict[str, object], said: str) -> None:

@@ -334,7 +334,11 @@ def compare(
 @app.command()
 def simulate(
     what: Annotated[
-        str, typer.Argument(metavar="KIND", help="tissue, nuclei, filaments, spots, embryo or epithelium.")
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="tissue, nuclei, filaments, spots, embryo, epithelium, tubules, granules, mitochondria or sarcomeres.",
+        ),
     ],
     out: Out,
     shape: Annotated[str, typer.Option("--shape", metavar="Z,Y,X", help="Planes, rows and columns.")] = "48,256,256",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
 from deepcontrast import psf
+from deepcontrast.errors import InputError
 from deepcontrast.perlin import perlin
 from deepcontrast.synth import Phantom
 from deepcontrast.synth._camera import expose, optics_of, photon_scale
@@ -21,6 +22,28 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 BACKGROUND_UM = 6.0
 """Period of the autofluorescence."""
+
+
+def check_ranges(what: str, **ranges: tuple[float, float]) -> None:
+    """Refuse a range (least, largest) that is upside down.
+
+    Raises:
+        InputError: names the first such range.
+    """
+    for name, (low, high) in ranges.items():
+        if low > high:
+            raise InputError(f"{name} = {(low, high)} of the {what}; accepted: the least, then the largest")
+
+
+def check_shares(what: str, **shares: float) -> None:
+    """Refuse a share above 1.
+
+    Raises:
+        InputError: names the first such share.
+    """
+    for name, share in shares.items():
+        if share > 1:
+            raise InputError(f"{name} = {share} of the {what}; accepted: a share, 0 to 1")
 
 
 def spot(parameters: Mapping[str, Any]) -> NDArray[np.float32]:

@@ -9,11 +9,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from deepcontrast.errors import InputError
 from deepcontrast.perlin import perlin
 from deepcontrast.synth import Phantom
 from deepcontrast.synth._deep import Volume, check
-from deepcontrast.synth._widefield import around, inside, picture, spot
+from deepcontrast.synth._widefield import around, check_ranges, check_shares, inside, picture, spot
 
 CROWD_UM = 3.0
 """Period of how crowded the granules are."""
@@ -55,7 +54,7 @@ def draw(
         (Z, Y, X); 1 is a granule of median brightness.
 
     Raises:
-        InputError: a size or strength that is not positive, a range whose end is below its start, a fill of 1 or more,
+        InputError: a size or strength that is not positive, a range whose end is below its start, a fill above 1,
             or a shape that is not three sizes.
 
     Source: CARE's supplement, section 2.5.1: clipped Perlin noise whose intensity varies.
@@ -69,7 +68,7 @@ def granules(
     *,
     shape: tuple[int, int, int] = (48, 256, 256),
     seed: int = 0,
-    light: float = 400.0,
+    light: float = 800.0,
     voxel_um: tuple[float, float, float] = (0.2, 0.08, 0.08),
     periods_um: tuple[float, ...] = (0.35, 0.5, 0.75),
     fill: tuple[float, float] = (0.01, 0.06),
@@ -143,10 +142,11 @@ def _granules(
     spread: float,
 ) -> tuple[Volume, NDArray[np.int32]]:
     """Return the density (Z, Y, X) and the number of the granule at every voxel, 0 for none."""
-    check({"shape": shape, "voxel_um": voxel_um, "periods_um": periods_um, "fill": fill})
-    check({"shape": shape, "crowding": crowding, "spread": spread}, may_be_zero=("crowding", "spread"))
-    if not fill[0] <= fill[1] < 1:
-        raise InputError(f"fill = {fill} of the granules; accepted: least and largest, below 1")
+    parameters = dict(locals())
+    del parameters["rng"]
+    check(parameters, may_be_zero=("crowding", "spread"))
+    check_ranges("granules", fill=fill)
+    check_shares("granules", fill=fill[1])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     flat = shape[0] == 1
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcontrast.errors import InputError
 from deepcontrast.synth import Phantom
 from deepcontrast.synth._deep import Volume, check
 from deepcontrast.synth._walks import Points, scattered, walks
-from deepcontrast.synth._widefield import around, inside, picture, spot
+from deepcontrast.synth._widefield import around, check_ranges, check_shares, inside, picture, spot
 
 SLICE_UM = 0.8
 """Thickness of the slice of a cell that a single plane stands for: what is in focus."""
@@ -72,13 +71,11 @@ def draw(
     Source: HeLa cells with labelled mitochondria, as in the semi-synthetic training data of laser nanosurgery (ECCV
         2020 workshops); the walks: CARE's supplement, section 2.5.1.
     """
-    sizes = {"shape": shape, "voxel_um": voxel_um, "width_um": width_um, "length_um": length_um, "density": density}
-    check({**sizes, "cell_um": cell_um, "nucleus_um": nucleus_um})
-    free = ("branching", "grains", "spread")
-    check({"shape": shape, "branching": branching, "grains": grains, "spread": spread}, may_be_zero=free)
-    for name, (low, high) in (("width_um", width_um), ("density", density), ("grains", (grains, 1.0))):
-        if low > high:
-            raise InputError(f"{name} = {(low, high)} of the mitochondria; accepted: least and largest")
+    parameters = dict(locals())
+    del parameters["rng"]
+    check(parameters, may_be_zero=("branching", "grains", "spread"))
+    check_ranges("mitochondria", width_um=width_um, density=density)
+    check_shares("mitochondria", grains=grains)
     per_um2 = math.exp(rng.uniform(*np.log(density)))
     space = shape[0] > 1
     longest = 2 * length_um

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepcontrast.errors import InputError
 from deepcontrast.perlin import perlin
 from deepcontrast.synth import Phantom
 from deepcontrast.synth._deep import Volume, check
-from deepcontrast.synth._widefield import around, inside, picture, spot
+from deepcontrast.synth._widefield import around, check_ranges, check_shares, inside, picture, spot
 
 Plane = NDArray[np.float32]
 Table = NDArray[np.float64]
@@ -79,15 +78,11 @@ def draw(
     Source: z-discs of cardiomyocytes, as in the semi-synthetic training data of laser nanosurgery (ECCV 2020
         workshops); sarcomeres of 1.8 to 2.2 um: Bers, Excitation-Contraction Coupling, chapter 1.
     """
-    check({"shape": shape, "voxel_um": voxel_um, "spacing_um": spacing_um, "thickness_um": thickness_um})
-    check({"shape": shape, "fibril_um": fibril_um, "cell_um": cell_um})
-    shares = {"dislocations": dislocations, "gaps": gaps}
-    free = {"turn": turn, "shear_um": shear_um, "spread": spread, **shares}
-    check({"shape": shape, **free}, may_be_zero=tuple(free))
-    limits = {"spacing_um": spacing_um, "thickness_um": thickness_um, **{n: (s, 1.0) for n, s in shares.items()}}
-    for name, (low, high) in limits.items():
-        if low > high:
-            raise InputError(f"{name} = {(low, high)} of the sarcomeres; accepted: least and largest")
+    parameters = dict(locals())
+    del parameters["rng"]
+    check(parameters, may_be_zero=("turn", "shear_um", "dislocations", "gaps", "spread"))
+    check_ranges("sarcomeres", spacing_um=spacing_um, thickness_um=thickness_um)
+    check_shares("sarcomeres", dislocations=dislocations, gaps=gaps)
     sides = np.array(shape) * voxel_um
     pixel = voxel_um[2]
     cells = _cells(rng, (sides[1], sides[2]), spacing_um, thickness_um, cell_um, turn)

@@ -11,14 +11,14 @@ from deepcontrast.errors import InputError
 from deepcontrast.synth import Phantom
 from deepcontrast.synth._deep import check
 from deepcontrast.synth._walks import SUBPIXELS, Points, Walks, deposit, scattered, walks
-from deepcontrast.synth._widefield import around, inside, picture, spot
+from deepcontrast.synth._widefield import around, check_ranges, inside, picture, spot
 
 SLICE_UM = 1.0
 """Thickness of the slice of a cell that a single plane stands for: what is in focus."""
 SPACING_UM = 0.06
 """Distance of neighbouring tubules in a bundle."""
 SHOWN = 0.1
-"""Density above which a voxel is in the mask: a tubule of mean brightness fills a tenth of it from end to end."""
+"""Density above which a voxel is in the mask: what a tenth of a straight tubule through it gives."""
 
 
 def draw(
@@ -52,7 +52,7 @@ def draw(
         width_um: of a tubule, at most a pixel.
         density: least and largest length of bundles per area, in 1/um, of a slice of 1 um; drawn once, evenly in its
             logarithm.
-        length_um: of a bundle.
+        length_um: of a bundle; a tubule has 0.7 of it in the mean.
         curvature: where it is clipped, in rad/um: one over the smallest radius.
         curvature_change: standard deviation of the change of the curvature over 1 um, in rad/um.
         bundle: most tubules in a bundle.
@@ -69,15 +69,12 @@ def draw(
 
     Source: CARE's supplement, section 2.5.1 and figure 21.
     """
-    check({"shape": shape, "voxel_um": voxel_um, "width_um": width_um, "density": density, "length_um": length_um})
-    check({"shape": shape, "curvature": curvature, "curvature_change": curvature_change, "brightness": brightness})
+    parameters = dict(locals())
+    del parameters["rng"]
+    check(parameters)
+    check_ranges("tubules", density=density, brightness=brightness)
     if width_um > voxel_um[2]:
         raise InputError(f"width_um = {width_um} of the tubules; accepted: at most a pixel, {voxel_um[2]}")
-    for name, (low, high) in (("density", density), ("brightness", brightness)):
-        if low > high:
-            raise InputError(f"{name} = {(low, high)} of the tubules; accepted: least and largest")
-    if bundle < 1:
-        raise InputError(f"bundle = {bundle} tubules; accepted: 1 or more")
     step = voxel_um[2] / SUBPIXELS
     steps = max(2, round(length_um / step))
     per_um2 = math.exp(rng.uniform(*np.log(density)))
