@@ -99,13 +99,20 @@ def test_a_recipe_file_is_checked_like_the_package_own(tmp_path: object) -> None
         load_recipe(str(folder / "missing.toml"))
     assert set(recipes()) == {
         "best",
+        "cardiomyocytes",
         "contrast",
         "contrast-paper",
         "fast",
+        "granules",
+        "hela",
+        "ins1-granules",
+        "ins1-tubules",
         "isotropic",
+        "mitochondria",
         "project",
         "project-flywing",
         "semi-synthetic",
+        "tubules",
         "upsampling",
         *CARE,
     }

@@ -93,21 +93,16 @@ def check_pairs(images: Sequence[Stack], targets: Sequence[Stack]) -> None:
             )
 
 
-def check_inputs(config: Config, inputs: int) -> None:
-    """Refuse images for a recipe that draws what it learns from, and another recipe without images.
+def with_inputs(config: Config, inputs: int) -> Config:
+    """Return the settings for so many images: given any, a recipe that draws structures distorts them instead.
 
     Raises:
-        InputError: says which.
+        InputError: a recipe that draws nothing has no images.
     """
-    task = registry.load("tasks", config.task_name)
-    draws = task.SIMULATED and bool(config.task["structure"])
-    if draws and inputs:
-        raise InputError(
-            f"recipe '{config.recipe}' draws its structures itself; leave --input out, or --set task.structure=\"\" "
-            "to distort images of high quality"
-        )
+    draws = registry.load("tasks", config.task_name).SIMULATED and bool(config.task["structure"])
     if not draws and not inputs:
         raise InputError(f"recipe '{config.recipe}' learns from images; give some with --input")
+    return config.model_copy(update={"task": {**config.task, "structure": ""}}) if draws and inputs else config
 
 
 def check_stacks(stacks: Sequence[Stack], progress: Progress = silent, *, flat: bool = False) -> None:

@@ -213,8 +213,7 @@ def train(
     """
     given = [stacks] if isinstance(stacks, Stack) else list(stacks)
     truths = [targets] if isinstance(targets, Stack) else list(targets)
-    config = load_recipe(recipe, settings or {})
-    accept.check_inputs(config, len(given))
+    config = accept.with_inputs(load_recipe(recipe, settings or {}), len(given))
     accept.check_paired(config, bool(truths))
     task: Any = registry.load("tasks", config.task_name)
     if truths:

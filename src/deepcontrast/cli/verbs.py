@@ -139,7 +139,7 @@ def train(
     out: Out,
     images: Annotated[
         list[Path] | None,
-        typer.Option("--input", metavar="PATH", help="An image or a folder; repeatable. None for a recipe that draws."),
+        typer.Option("--input", metavar="PATH", help="An image or a folder; repeatable. Some recipes draw theirs."),
     ] = None,
     targets: Annotated[
         list[Path] | None,
@@ -401,7 +401,7 @@ def pairs(
     out: Out,
     images: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[IMAGE...]", help="Of high quality: files or folders; none for a recipe that draws."),
+        typer.Argument(metavar="[IMAGE...]", help="Of high quality: files or folders; or drawn ones."),
     ] = None,
     recipe: Recipe = "semi-synthetic",
     count: Annotated[

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcontrast import __version__
-from deepcontrast.accept import check_inputs, check_stacks
+from deepcontrast.accept import check_stacks, with_inputs
 from deepcontrast.config import Config
 from deepcontrast.distortion import Pair, Step
 from deepcontrast.errors import InputError
@@ -49,7 +49,7 @@ def make_pairs(
     Every pair depends on the seed, the name of its image and its number alone, not on the others.
 
     Args:
-        paths: images of high quality, and folders of them; none for a recipe that draws.
+        paths: images of high quality, and folders of them; none where the recipe draws.
         out: a folder.
         config: of the task ``structures``.
         reading: how images are to be understood.
@@ -60,7 +60,7 @@ def make_pairs(
         say: gets what is to be told.
 
     Raises:
-        InputError: another task, images for a recipe that draws or none for another, a chain that is not understood,
+        InputError: another task, no images for a recipe that draws nothing, a chain that is not understood,
             or a name that no pair has.
     """
     if config.task_name != "structures":
@@ -68,7 +68,7 @@ def make_pairs(
             f"recipe '{config.recipe}' is of the task {config.task_name}, which makes no pairs; accepted: recipes of "
             "the task structures, e.g. semi-synthetic"
         )
-    check_inputs(config, len(paths))
+    config = with_inputs(config, len(paths))
     params = structures.Params(**config.task)
     steps = structures.chain_of(params)
     if count is not None and not params.structure:

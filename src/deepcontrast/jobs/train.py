@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from deepcontrast import __version__, registry
-from deepcontrast.accept import check_inputs, check_paired, check_stacks, choose_device, surfaced
+from deepcontrast.accept import check_paired, check_stacks, choose_device, surfaced, with_inputs
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
 from deepcontrast.io import fingerprint
@@ -53,7 +53,7 @@ def train_images(
     if out.suffix != ".safetensors":
         raise InputError(f"output '{out}' must end in .safetensors")
     where = choose_device(device)
-    check_inputs(config, len(paths))
+    config = with_inputs(config, len(paths))
     check_paired(config, bool(targets))
     if register and not targets:
         raise InputError("--register shifts targets; there are none")

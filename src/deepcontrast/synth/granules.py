@@ -59,7 +59,7 @@ def draw(
 
     Source: CARE's supplement, section 2.5.1: clipped Perlin noise whose intensity varies.
     """
-    return _granules(rng, shape, voxel_um=voxel_um, periods_um=periods_um, fill=fill, crowding=crowding, spread=spread)[
+    return labelled(rng, shape, voxel_um=voxel_um, periods_um=periods_um, fill=fill, crowding=crowding, spread=spread)[
         0
     ]
 
@@ -116,7 +116,7 @@ def granules(
     check(parameters, may_be_zero=("crowding", "spread"))
     rng = np.random.default_rng(seed)
     kernel = spot(parameters)
-    structure, numbers = _granules(
+    structure, numbers = labelled(
         rng,
         around(shape, kernel),
         voxel_um=voxel_um,
@@ -131,7 +131,7 @@ def granules(
     return picture(rng, structure, kernel, labels > 0, parameters, labels)
 
 
-def _granules(
+def labelled(
     rng: np.random.Generator,
     shape: tuple[int, int, int],
     *,
@@ -141,7 +141,10 @@ def _granules(
     crowding: float,
     spread: float,
 ) -> tuple[Volume, NDArray[np.int32]]:
-    """Return the density (Z, Y, X) and the number of the granule at every voxel, 0 for none."""
+    """Return what :func:`draw` does, by the same arguments, and the number (Z, Y, X) of the granule at every voxel.
+
+    A voxel belongs to a granule where it has at least half of its brightness; 0 belongs to none.
+    """
     parameters = dict(locals())
     del parameters["rng"]
     check(parameters, may_be_zero=("crowding", "spread"))
