@@ -136,10 +136,10 @@ def labelled(
     shape: tuple[int, int, int],
     *,
     voxel_um: tuple[float, float, float],
-    periods_um: tuple[float, ...],
-    fill: tuple[float, float],
-    crowding: float,
-    spread: float,
+    periods_um: tuple[float, ...] = (0.35, 0.5, 0.75),
+    fill: tuple[float, float] = (0.01, 0.06),
+    crowding: float = 0.3,
+    spread: float = 0.4,
 ) -> tuple[Volume, NDArray[np.int32]]:
     """Return what :func:`draw` does, by the same arguments, and the number (Z, Y, X) of the granule at every voxel.
 
