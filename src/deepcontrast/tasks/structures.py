@@ -171,10 +171,15 @@ def chain_of(params: Params) -> tuple[Step, ...]:
     """Return the steps of the chain.
 
     Raises:
-        InputError: a step, a parameter or a range that is not understood.
+        InputError: a step, a parameter or a range that is not understood, or images whose grey levels stay what they
+            are: light and noise are in units of structures.
     """
     steps = steps_of(params.chain)
     check_shifted(steps, params.shifted)
+    if not params.structure and not any(step.name == "black_level" for step in steps):
+        raise InputError(
+            "a chain for images needs the step 'black_level', which makes them 0 where black and 1 where bright"
+        )
     return steps
 
 
