@@ -1,4 +1,8 @@
-"""Phantoms: simulated images whose truth is known; each file one kind of tissue."""
+"""Phantoms: simulated images whose truth is known; each file one kind of tissue.
+
+Those whose structures are finer than a microscope resolves have a function ``draw(rng, shape, voxel_um=...)`` beside
+the phantom, which returns the density of fluorophores (Z, Y, X) alone.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,8 @@ class Phantom:
     Attributes:
         raw: uint16, grey levels.
         truth: float32, expected photons of the structures in focus, as the point-spread function shows them
-            at the surface: no haze, no noise, no attenuation, no background.
+            at the surface: no haze, no noise, no attenuation, no background. Of tubules, granules, mitochondria and
+            sarcomeres, which are finer than it shows, without its blur too.
         mask: bool, the structures (geometry, before any blur).
         optics: voxel size, surface and camera: what a microscopist would know.
         parameters: every argument of the phantom by name.

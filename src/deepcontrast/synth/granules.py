@@ -170,4 +170,6 @@ def labelled(
     bright = np.concatenate([[0], rng.lognormal(0, spread, count)]).astype(np.float32)
     # The soft rim glows as the granule beside it; where there is none, nothing does.
     size = [1 if n == 1 else 3 for n in shape]
-    return body * ndimage.maximum_filter(bright[labels], size), labels.astype(np.int32)
+    own = bright[labels]
+    glow = np.where(labels > 0, own, ndimage.maximum_filter(own, size))
+    return body * glow, labels.astype(np.int32)

@@ -241,7 +241,7 @@ def _balls(
 ) -> None:
     """Draw balls (n, 3) of radii (n,), in um, into a density; where they overlap the brightest is seen.
 
-    The surface is blended over a pixel. In a single plane they are discs, whatever their z.
+    The surface is blended over a pixel. In a single plane the middles lie in it, at 0, and what is drawn are discs.
     """
     voxel = np.array(voxel_um)
     reach = radii.max(initial=0) + voxel_um[2] / 2

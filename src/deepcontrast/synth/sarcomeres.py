@@ -8,23 +8,31 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.signal import lfilter
 
 from deepcontrast.perlin import perlin
 from deepcontrast.synth import Phantom
 from deepcontrast.synth._deep import Volume, check
 from deepcontrast.synth._widefield import around, check_ranges, check_shares, inside, picture, spot
 
-Plane = NDArray[np.float32]
 Table = NDArray[np.float64]
 
-WAVE_UM = (14.0, 0.8)
-"""Period and amplitude of how fibrils wind and how rows of discs bend."""
+WAVE_UM = 14.0
+"""Period of all that is not straight."""
+WINDING_UM = 0.8
+"""Amplitude of how fibrils wind, along the planes and along z."""
+BENDING_UM = 0.4
+"""Amplitude of how rows of discs bend: small, as it stretches sarcomeres."""
+WARP_UM = 1.6
+"""Amplitude of how the borders between cells wind."""
 GAP_UM = 0.2
 """Between neighbouring fibrils."""
 BORDER_UM = 1.0
 """Between cells, where there are no fibrils."""
 BLOCK = 8
 """Sarcomeres over which a dislocation comes and goes."""
+MEMORY = 0.8
+"""Share of a fibril's shift that its neighbour takes over."""
 ROWS = 64
 """Discs of a fibril, and fibrils of a layer, after which their random numbers come again."""
 SHOWN = 0.25
@@ -50,8 +58,8 @@ def draw(
 
     A cell is a region of its own direction, sarcomere length and thickness of disc. In it fibrils run side by side
     along the direction, winding a little, each a stack of discs across it. Neighbours are in register up to a small
-    random shift that adds up over the fibrils, and here and there to a dislocation of up to half a sarcomere that comes
-    and goes along the fibril. Some discs are missing.
+    random shift, and here and there a dislocation of up to half a sarcomere that comes and goes along the fibril; a
+    shift is handed on from fibril to fibril, and fades. Some discs are missing.
 
     Args:
         rng: of everything random.
@@ -94,19 +102,21 @@ def draw(
     table = (len(cells.angles), layers, ROWS, ROWS)
     bright = rng.lognormal(0, spread, table) * (rng.uniform(size=table) >= gaps)
     jumps = rng.uniform(-0.5, 0.5, table) * (rng.uniform(size=table) < dislocations)
-    shifts = np.cumsum(rng.normal(0, shear_um, (*table[:3], 1)) + cells.spacings[:, None, None, None] * jumps, axis=2)
+    steps = rng.normal(0, shear_um, (*table[:3], 1)) + cells.spacings[:, None, None, None] * jumps
+    # Shifts that only added up would stretch sarcomeres where they differ along the fibrils.
+    shifts = lfilter([1], [1, -MEMORY], steps, axis=2)
 
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    period, amplitude = WAVE_UM
-    waves = [
-        np.float32(amplitude) * perlin(shape[1:], [period / v for v in voxel_um[1:]], generator=generator).numpy()
-        for _ in range(5)
-    ]
-    rows, columns = (np.arange(n, dtype=np.float32) * v for n, v in zip(shape[1:], voxel_um[1:], strict=True))
-    own, border = cells.nearest(rows[:, None] + 2 * waves[0], columns + 2 * waves[1])
+    periods = [WAVE_UM / v for v in voxel_um[1:]]
+    warp_y, warp_x, bending, winding, rising = (
+        amplitude * perlin(shape[1:], periods, generator=generator).numpy()
+        for amplitude in (WARP_UM, WARP_UM, BENDING_UM, WINDING_UM, WINDING_UM)
+    )
+    rows, columns = (np.arange(n) * v for n, v in zip(shape[1:], voxel_um[1:], strict=True))
+    own, border = cells.nearest(rows[:, None] + warp_y, columns + warp_x)
     y, x = rows[:, None] - cells.middles[own, 0], columns - cells.middles[own, 1]
     sine, cosine = np.sin(cells.angles)[own], np.cos(cells.angles)[own]
-    along, across = cosine * x + sine * y + waves[2], cosine * y - sine * x + waves[3]
+    along, across = cosine * x + sine * y + bending, cosine * y - sine * x + winding
     fibril, room = _between(walls[0], across)
     within = _blend(np.minimum(room - GAP_UM / 2, border - BORDER_UM / 2), pixel)
     spacing, thick = cells.spacings[own], cells.thicknesses[own]
@@ -115,7 +125,7 @@ def draw(
 
     drawn = np.empty(shape, np.float32)
     for plane, z in zip(drawn, np.arange(shape[0]) * voxel_um[0], strict=True):
-        layer, depth = _between(walls[1], z + waves[4]) if layers > 1 else (np.zeros_like(own), None)
+        layer, depth = _between(walls[1], z + rising) if layers > 1 else (np.zeros_like(own), None)
         inner = within if depth is None else within * _blend(depth - GAP_UM / 2, voxel_um[0])
         place = (own, layer, fibril % ROWS)
         block = along / (BLOCK * spacing)
@@ -217,17 +227,21 @@ class _Cells:
     spacings: Table
     thicknesses: Table
 
-    def nearest(self, y: Plane, x: Plane) -> tuple[NDArray[np.int64], Table]:
+    def nearest(self, y: Table, x: Table) -> tuple[NDArray[np.int64], Table]:
         """Return the number of the cell at every place, and the distance from its border in um."""
-        distance = np.stack([(y - a) ** 2 + (x - b) ** 2 for a, b in self.middles])
-        own = distance.argmin(axis=0)
-        first = np.take_along_axis(distance, own[None], axis=0)[0]
+        own = np.zeros(np.broadcast_shapes(y.shape, x.shape), np.int64)
+        first = np.full(own.shape, np.inf)
+        for number, (row, column) in enumerate(self.middles):
+            squared = (y - row) ** 2 + (x - column) ** 2
+            own[squared < first] = number
+            first = np.minimum(first, squared)
         between = np.linalg.norm(self.middles[:, None] - self.middles, axis=-1)
         np.fill_diagonal(between, np.inf)
         # The wall between two cells is where both middles are equally far.
         away = np.full(own.shape, np.inf)
-        for other, squared in enumerate(distance):
-            away = np.where(own == other, away, np.minimum(away, (squared - first) / (2 * between[own, other])))
+        for number, (row, column) in enumerate(self.middles):
+            wall = ((y - row) ** 2 + (x - column) ** 2 - first) / (2 * between[own, number])
+            away = np.where(own == number, away, np.minimum(away, wall))
         return own, away
 
 
