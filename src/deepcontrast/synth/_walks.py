@@ -58,7 +58,9 @@ def walks(rng: np.random.Generator, count: int, steps: int, *, bend: float, chan
     Source: CARE's supplement, section 2.5.1.
     """
     first = rng.normal(0, bend / 3, (count, 1, 2))
-    curvature = first + np.cumsum(rng.normal(0, change, (count, steps, 2)), axis=1)
+    changes = rng.normal(0, change, (count, steps, 2))
+    changes[:, 0] = 0
+    curvature = first + np.cumsum(changes, axis=1)
     turn = rng.uniform(size=(count, 1))
     if not space:
         angle = 2 * np.pi * (turn + np.cumsum(np.clip(curvature[..., 0], -bend, bend), axis=1))

@@ -20,6 +20,9 @@ SPACING_UM = 0.06
 SHOWN = 0.1
 """Density above which a voxel is in the mask: what a tenth of a straight tubule through it gives."""
 
+AT_ONCE = 2000
+"""Bundles drawn at once: enough to be fast; all of a large stack need gigabytes."""
+
 
 def draw(
     rng: np.random.Generator,
@@ -59,9 +62,9 @@ def draw(
         brightness: least and largest brightness of a tubule.
 
     Returns:
-        (Z, Y, X); a straight tubule of brightness 1 along x through the middle of voxels has 1 in them. Every tubule
-        has the same mass for its length in any direction, 1 / (size of a voxel along x) per um, spread linearly over
-        a quarter of a voxel; where tubules overlap they add up.
+        (Z, Y, X); a straight tubule of brightness 1, at most half a pixel wide, along x through the middle of voxels
+        has 1 in them. Every tubule has the same mass for its length in any direction, 1 / (size of a voxel along x)
+        per um, spread linearly over a quarter of a voxel; where tubules overlap they add up.
 
     Raises:
         InputError: a size or strength that is not positive, a range whose end is below its start, a tubule wider
@@ -81,8 +84,7 @@ def draw(
     space = shape[0] > 1
     middles = scattered(rng, shape, voxel_um, length_um / 2, per_um2 / (SLICE_UM if space else 1) / length_um)
     drawn = np.zeros(shape, np.float32)
-    # In parts, as all walks of a large stack at once need gigabytes.
-    for part in np.split(middles, range(500, len(middles), 500)):
+    for part in np.split(middles, range(AT_ONCE, len(middles), AT_ONCE)):
         walked = walks(
             rng,
             len(part),
