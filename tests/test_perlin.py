@@ -93,6 +93,18 @@ def test_no_pixel_is_special() -> None:
     assert deviation.max() < 1.25 * deviation.mean()
 
 
+def test_the_number_of_threads_changes_nothing() -> None:
+    before = torch.get_num_threads()
+    try:
+        fields = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            fields.append(noise((20, 96, 96), (1.75, 4.4, 4.4), octaves=2))
+    finally:
+        torch.set_num_threads(before)
+    assert fields[0].tobytes() == fields[1].tobytes()
+
+
 def test_no_value_returns_to_the_host() -> None:
     """Reading a fake tensor is an error."""
     with FakeTensorMode():

@@ -64,17 +64,21 @@ def _octave(shape: Sequence[int], periods: Sequence[float], generator: torch.Gen
     starts = torch.rand(len(shape), generator=generator, device=device)
     if origin is not None:
         starts = torch.tensor([-origin / p % 1 for p in periods], device=device)
-    # On a grid the blend is a product over axes: one matrix (pixels, points) each, with and without the distance.
-    blends, slopes = [], []
+    below, blends, slopes = [], [], []
     for n, p, count, start in zip(shape, periods, counts, starts, strict=True):
-        away = (start + torch.arange(n, device=device) / p)[:, None] - torch.arange(count, device=device)
-        near = (1 - away.abs()).clamp(min=0)
-        blends.append(near**3 * (near * (near * 6 - 15) + 10))
-        slopes.append(blends[-1] * away)
+        place = start + torch.arange(n, device=device) / p
+        below.append(place.floor().clamp(max=count - 2).long())
+        away = place - below[-1]
+        upper = away**3 * (away * (away * 6 - 15) + 10)
+        blends.append((1 - upper, upper))
+        slopes.append(((1 - upper) * away, upper * (away - 1)))
     field = torch.zeros(tuple(shape), device=device)
+    # On a grid the blend is a product over axes: one axis after the other, each direction along its own times distance.
     for axis, part in enumerate(directions):
-        for k, blend in enumerate(blends):
-            # Contracts the first axis and appends the pixels' axis: after all, they are in order again.
-            part = torch.tensordot(part, slopes[k] if k == axis else blend, dims=([0], [1]))
+        for k, points in enumerate(below):
+            lower, upper = slopes[k] if k == axis else blends[k]
+            across = [1] * k + [-1] + [1] * (len(shape) - k - 1)
+            first, second = part.index_select(k, points), part.index_select(k, points + 1)
+            part = first * lower.view(across) + second * upper.view(across)
         field = field + part
     return field
