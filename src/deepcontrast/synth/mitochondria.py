@@ -68,8 +68,8 @@ def draw(
         InputError: a size or strength that is not positive, a range whose end is below its start, a share above 1, a
             shape that is not three sizes.
 
-    Source: HeLa cells with labelled mitochondria, as in the semi-synthetic training data of laser nanosurgery (ECCV
-        2020 workshops); the walks: CARE's supplement, section 2.5.1.
+    Source: HeLa cells with labelled mitochondria: Semi-Synthetic Test Data Generation and Content-aware Image
+        Restoration of Fluorescent Microscopy Images, section 3; the walks: CARE's supplement, section 2.5.1.
     """
     parameters = dict(locals())
     del parameters["rng"]
@@ -154,8 +154,8 @@ def mitochondria(
     Raises:
         InputError: as `draw`; an aperture the index does not allow, or next to nothing in the field.
 
-    Source: HeLa cells with labelled mitochondria, as in the semi-synthetic training data of laser nanosurgery (ECCV
-        2020 workshops).
+    Source: HeLa cells with labelled mitochondria: Semi-Synthetic Test Data Generation and Content-aware Image
+        Restoration of Fluorescent Microscopy Images, section 3.
     """
     parameters = dict(locals())
     check(parameters, may_be_zero=("branching", "grains", "spread"))

@@ -83,8 +83,8 @@ def draw(
         InputError: a size or strength that is not positive, a range whose end is below its start, a share above 1, a
             shape that is not three sizes.
 
-    Source: z-discs of cardiomyocytes, as in the semi-synthetic training data of laser nanosurgery (ECCV 2020
-        workshops); sarcomeres of 1.8 to 2.2 um: Bers, Excitation-Contraction Coupling, chapter 1.
+    Source: z-discs of cardiomyocytes: Semi-Synthetic Test Data Generation and Content-aware Image
+        Restoration of Fluorescent Microscopy Images, section 3.
     """
     parameters = dict(locals())
     del parameters["rng"]
@@ -194,8 +194,8 @@ def sarcomeres(
     Raises:
         InputError: as `draw`; an aperture the index does not allow, or next to nothing in the field.
 
-    Source: z-discs of cardiomyocytes, as in the semi-synthetic training data of laser nanosurgery (ECCV 2020
-        workshops).
+    Source: z-discs of cardiomyocytes: Semi-Synthetic Test Data Generation and Content-aware Image
+        Restoration of Fluorescent Microscopy Images, section 3.
     """
     parameters = dict(locals())
     check(parameters, may_be_zero=("turn", "shear_um", "dislocations", "gaps", "spread"))
