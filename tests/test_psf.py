@@ -8,7 +8,18 @@ from numpy.typing import NDArray
 from scipy.special import j1
 
 from deepcontrast.errors import InputError
-from deepcontrast.psf import check_psf, confocal, support, widefield
+from deepcontrast.psf import (
+    aberrated,
+    check_psf,
+    confocal,
+    light_sheet,
+    nyquist,
+    sheet_width,
+    support,
+    two_photon,
+    widefield,
+    zernike,
+)
 
 WAVE = 0.5
 OPTICS = [(0.3, 1.0), (0.8, 1.33), (1.3, 1.45), (1.4, 1.515)]
@@ -95,6 +106,115 @@ def test_coarse_voxels_hold_the_sums_of_the_fine_ones_inside_them() -> None:
     np.testing.assert_allclose(coarse, fine.reshape(3, 3, 9, 3, 9, 3).sum(axis=(1, 3, 5)), atol=1e-3)
 
 
+@pytest.mark.parametrize("photons", [1, 2])
+def test_a_spectrum_ends_at_twice_the_aperture_over_the_wavelength(photons: int) -> None:
+    na, step = 0.8, WAVE / 0.8 / 16
+    optics = {"na": na, "index": 1.33, "voxel_um": (1e-3, step, step)}
+    if photons == 1:
+        spot = widefield((1, 255, 255), wavelength_um=WAVE, **optics)
+    else:
+        spot = two_photon((1, 255, 255), excitation_um=WAVE, **optics)
+    window = np.hanning(257)[1:-1]
+    power = np.abs(np.fft.rfft2(spot[0] * window[:, None] * window))[0]
+    frequency = np.fft.rfftfreq(255, step)
+    end = photons * 2 * na / WAVE
+    assert power[frequency > 1.05 * end].max() < 1e-5 * power[0]
+    assert power[frequency < 0.9 * end].min() > 1e-4 * power[0]
+
+
+def test_two_photons_narrow_the_spot_of_their_wavelength_by_the_root_of_two() -> None:
+    unit, step = axial_unit(0.3, 1.0), 0.02 * WAVE / 0.3
+    across = {"na": 0.3, "index": 1.0, "voxel_um": (1e-3, 1e-3, step)}
+    along = {"na": 0.3, "index": 1.0, "voxel_um": (unit / 30, 1e-3, 1e-3)}
+    for shape, optics, size in (((1, 1, 81), across, step), ((81, 1, 1), along, unit / 30)):
+        once = widefield(shape, wavelength_um=WAVE, **optics)  # type: ignore[arg-type]
+        twice = two_photon(shape, excitation_um=WAVE, **optics)  # type: ignore[arg-type]
+        ratio = fwhm(once.ravel(), size) / fwhm(twice.ravel(), size)
+        # A Gaussian's is the root of 2; a sinc squared and an Airy disc are within 3 % of it.
+        assert ratio == pytest.approx(np.sqrt(2), rel=0.03)
+        np.testing.assert_allclose(twice / twice.max(), (once / once.max()) ** 2, atol=2e-3)
+
+
+def test_a_light_sheet_is_detection_times_a_gaussian_of_its_thickness() -> None:
+    optics = {"na": 0.8, "wavelength_um": WAVE, "index": 1.33, "voxel_um": (0.02, 0.1, 0.1)}
+    z = 0.02 * (np.arange(101) - 50)
+    detection = widefield((101, 5, 5), **optics)  # type: ignore[arg-type]
+    expected = detection * np.exp(-np.log(2) * (z / 0.4) ** 2)[:, None, None]
+    spot = light_sheet((101, 5, 5), sheet_um=0.8, **optics)  # type: ignore[arg-type]
+    np.testing.assert_allclose(spot, expected / expected.sum(), atol=1e-3 * spot.max())
+    wave = aberrated((101, 5, 5), sheet_um=0.8, aberrations={}, **optics)  # type: ignore[arg-type]
+    np.testing.assert_allclose(wave, spot, atol=1e-4 * spot.max())
+    squared = aberrated((101, 5, 5), photons=2, aberrations={}, **optics)  # type: ignore[arg-type]
+    laser = {**{k: v for k, v in optics.items() if k != "wavelength_um"}, "excitation_um": WAVE}
+    np.testing.assert_allclose(squared, two_photon((101, 5, 5), **laser), atol=1e-4 * squared.max())  # type: ignore[arg-type]
+
+
+def test_the_waist_of_a_gaussian_beam_of_small_aperture_is_as_thick_as_that_of_optics() -> None:
+    assert sheet_width(na=0.1, wavelength_um=0.488) == pytest.approx(0.375 * 0.488 / 0.1, rel=2e-3)
+
+
+def test_limits_of_nyquist_are_half_a_period_of_the_band() -> None:
+    axial, lateral = nyquist(na=1.4, wavelength_um=0.52, index=1.515)
+    assert lateral == pytest.approx(0.52 / (4 * 1.4))
+    assert axial == pytest.approx(0.52 / (2 * (1.515 - np.sqrt(1.515**2 - 1.4**2))))
+
+
+OIL = {"na": 1.2, "wavelength_um": WAVE, "index": 1.515, "voxel_um": (0.1, 0.05, 0.05)}
+
+
+def test_depth_in_a_sample_of_the_same_index_changes_nothing() -> None:
+    shallow = widefield((9, 15, 15), **OIL)  # type: ignore[arg-type]
+    for centre in ("brightest", "nominal"):
+        deep = widefield((9, 15, 15), sample_index=1.515, depth_um=40.0, centre=centre, **OIL)  # type: ignore[arg-type]
+        np.testing.assert_allclose(deep, shallow, atol=1e-5 * shallow.max())
+    surface = widefield((9, 15, 15), sample_index=1.33, depth_um=0.0, **OIL)  # type: ignore[arg-type]
+    np.testing.assert_allclose(surface, shallow, atol=1e-5 * shallow.max())
+
+
+def test_mismatch_is_the_wave_whose_zernike_polynomials_are_those_of_gibson_and_lanni() -> None:
+    depth, sample, na, index = 4.0, 1.33, 1.2, 1.515
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    rho, weights = (1 + nodes) / 2, weights * (1 + nodes) / 2
+    sines = (na * rho) ** 2
+    longer = depth * (np.sqrt(sample**2 - sines) - index / sample * np.sqrt(index**2 - sines))
+    # The wave is behind where the path is longer.
+    lead = -2 * np.pi / WAVE * weights * longer
+    amounts = {j: float((lead * zernike(j, rho, 0 * rho)).sum()) for j in (4, 12, 24, 40, 60, 84)}
+    spot = widefield((61, 9, 9), sample_index=sample, depth_um=depth, centre="nominal", **OIL)  # type: ignore[arg-type]
+    expected = aberrated((61, 9, 9), aberrations=amounts, **OIL)  # type: ignore[arg-type]
+    np.testing.assert_allclose(spot, expected, atol=2e-3 * expected.max())
+
+
+@pytest.mark.parametrize(("sample", "depth", "sign"), [(1.33, 4.0, 1), (1.6, 16.0, -1)])
+def test_the_brightest_focus_lies_where_rays_of_high_aperture_meet(sample: float, depth: float, sign: int) -> None:
+    optics = {**OIL, "voxel_um": (0.05, 0.02, 0.02), "sample_index": sample, "depth_um": depth}
+    nominal = widefield((201, 1, 1), centre="nominal", **optics)[:, 0, 0]  # type: ignore[arg-type]
+    moved = int(nominal.argmax()) - 100
+    assert sign * moved * 0.05 > 0.2
+    brightest = widefield((201, 1, 1), **optics)[:, 0, 0]  # type: ignore[arg-type]
+    assert brightest.argmax() == 100
+    # The same curve, but for a part of a voxel.
+    near = np.arange(-20, 21)
+    np.testing.assert_allclose(brightest[100 + near], nominal[100 + moved + near], atol=0.1 * nominal.max())
+
+
+def test_depth_widens_the_spot_along_the_axis() -> None:
+    curves = [
+        widefield((161, 1, 1), sample_index=1.33, depth_um=depth, **OIL)[:, 0, 0]  # type: ignore[arg-type]
+        for depth in (0.0, 4.0, 12.0)
+    ]
+    assert all(curve.argmax() == 80 for curve in curves)
+    widths = [fwhm(curve, 0.1) for curve in curves]
+    assert widths == sorted(widths)
+    assert widths[2] > 1.5 * widths[0]
+
+
+def test_an_aperture_above_the_index_of_the_sample_is_cut_there() -> None:
+    optics = {"wavelength_um": WAVE, "index": 1.515, "voxel_um": (0.1, 0.05, 0.05), "sample_index": 1.33}
+    wide, cut = (widefield((9, 15, 15), na=na, depth_um=1.0, **optics) for na in (1.49, 1.33))
+    np.testing.assert_allclose(wide, cut, atol=1e-6 * cut.max())
+
+
 @pytest.mark.parametrize(("na", "index"), OPTICS[1:3])
 def test_support_holds_nearly_all_light_of_a_confocal_spot(na: float, index: float) -> None:
     voxel = (0.4, 0.3, 0.3)
@@ -115,6 +235,10 @@ def test_support_holds_nearly_all_light_of_a_confocal_spot(na: float, index: flo
         ({"voxel_um": (0.3, 0.0, 0.3)}, "lengths above 0"),
         ({"voxel_um": (0.3, float("nan"), 0.3)}, "lengths above 0"),
         ({"shape": (5, 8, 9)}, "three odd sizes"),
+        ({"index": float("inf")}, "accepted: 1"),
+        ({"sample_index": 0.5, "depth_um": 1.0}, "index 0.5 of the sample"),
+        ({"sample_index": 1.33, "depth_um": -1.0}, "depth -1.0 um"),
+        ({"centre": "middle"}, "accepted: brightest, nominal"),
     ],
 )
 def test_optics_that_cannot_be_are_refused_in_one_line(wrong: dict[str, object], message: str) -> None:

@@ -50,7 +50,7 @@ def refuse_training_options(
 def reading_of(axes: str | None, voxel_size: str | None, channel: str | None, surface: str = "auto") -> Any:
     from deepcontrast.jobs.images import Reading
 
-    return Reading(axes, _voxel_size(voxel_size), channel, surface)
+    return Reading(axes, voxel_size_of(voxel_size), channel, surface)
 
 
 def resources_of(memory: str | None, workers: int | None, scheduler: str | None) -> Any:
@@ -62,7 +62,7 @@ def resources_of(memory: str | None, workers: int | None, scheduler: str | None)
     return Resources(None if memory is None else parse_memory(memory), workers or 1, scheduler)
 
 
-def _voxel_size(text: str | None) -> tuple[float, float, float] | None:
+def voxel_size_of(text: str | None) -> tuple[float, float, float] | None:
     if text is None:
         return None
     z, y, x = numbers(text, 3, "--voxel-size")
@@ -86,6 +86,26 @@ def optics_of(na: float | None, wavelength: float | None, index: float | None) -
 def psf_of(given: str | None) -> list[str]:
     """Return the setting that a point-spread function is."""
     return [] if given is None else [f"task.psf='{given}'"]
+
+
+def zernike_of(text: str | None) -> dict[int, float] | None:
+    """Return amounts by OSA index, of words like 12=0.5,5=0.3."""
+    if text is None:
+        return None
+    amounts: dict[int, float] = {}
+    for part in text.split(","):
+        index, _, amount = part.partition("=")
+        try:
+            j, radians = int(index), float(amount)
+        except ValueError:
+            j, radians = -1, math.nan
+        if not math.isfinite(radians) or j in amounts:
+            raise InputError(
+                f"--zernike '{text}' is not understood; accepted: OSA index=radians, each once, with commas, e.g. "
+                "12=0.5,5=0.3"
+            )
+        amounts[j] = radians
+    return amounts
 
 
 def above_zero(value: float, option: str) -> float:

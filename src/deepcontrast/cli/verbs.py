@@ -20,7 +20,9 @@ from deepcontrast.cli.option_values import (
     refuse_training_options,
     resources_of,
     settled,
+    voxel_size_of,
     whole_numbers,
+    zernike_of,
 )
 from deepcontrast.errors import InputError
 
@@ -430,6 +432,74 @@ def pairs(
             only=only,
             overwrite=overwrite,
             progress=listener.progress,
+            say=listener.say,
+        )
+
+
+@app.command()
+def psf(
+    out: Out,
+    numerical_aperture: Annotated[float | None, typer.Option("--na", help="Numerical aperture.")] = None,
+    wavelength: Annotated[float | None, typer.Option("--wavelength", help="Of emission, in nanometres.")] = None,
+    index: Annotated[float | None, typer.Option("--index", help="Refractive index of the immersion.")] = None,
+    voxel_size: VoxelSize = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="widefield (the default), confocal, two-photon or light-sheet."),
+    ] = None,
+    excitation: Annotated[
+        float | None, typer.Option("--excitation", help="Of the laser, in nanometres; confocal and two-photon.")
+    ] = None,
+    pinhole: Annotated[
+        float | None, typer.Option("--pinhole", help="Diameter in Airy units, default 1; confocal.")
+    ] = None,
+    sheet: Annotated[
+        float | None, typer.Option("--sheet", help="Thickness (FWHM) in micrometres; light-sheet.")
+    ] = None,
+    sample_index: Annotated[
+        float | None, typer.Option("--sample-index", help="Refractive index of the sample, with --depth.")
+    ] = None,
+    depth: Annotated[
+        float | None, typer.Option("--depth", help="Of the point below the coverslip, in micrometres.")
+    ] = None,
+    zernike: Annotated[
+        str | None,
+        typer.Option("--zernike", metavar="J=A,...", help="Aberrations: OSA index=radians (root mean square)."),
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option("--shape", metavar="Z,Y,X", help="Odd sizes; by default what holds the light.")
+    ] = None,
+    beads: Annotated[
+        list[Path] | None,
+        typer.Option("--bead", metavar="FILE", help="An image of beads, or a folder, to measure it from; repeatable."),
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a point-spread function, computed from optics or measured from beads."""
+    sizes = None if shape is None else whole_numbers(shape, 3, "--shape")
+    from deepcontrast.jobs.psf import Microscope, make_psf
+
+    with Listener(quiet, as_json) as listener:
+        make_psf(
+            out,
+            Microscope(
+                kind=kind,
+                na=numerical_aperture,
+                index=index,
+                wavelength=wavelength,
+                excitation=excitation,
+                pinhole=pinhole,
+                sheet=sheet,
+                sample_index=sample_index,
+                depth=depth,
+                zernike=zernike_of(zernike),
+            ),
+            voxel_um=voxel_size_of(voxel_size),
+            shape=None if sizes is None else (sizes[0], sizes[1], sizes[2]),
+            beads=beads or (),
+            overwrite=overwrite,
             say=listener.say,
         )
 

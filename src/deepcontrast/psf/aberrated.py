@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import ceil, isfinite, pi, sqrt
+from math import ceil, inf, isfinite, pi, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,8 @@ from scipy.special import roots_legendre
 
 from deepcontrast.errors import InputError
 from deepcontrast.psf.debye import Array, Lengths, wave_of
-from deepcontrast.psf.voxels import Shape, check_grid, inside
+from deepcontrast.psf.light_sheet import check_sheet, sheet, sheet_band
+from deepcontrast.psf.voxels import Shape, check_shape, check_voxel, inside
 from deepcontrast.psf.zernike import orders, zernike
 
 
@@ -23,6 +24,8 @@ def aberrated(
     index: float,
     voxel_um: Lengths,
     aberrations: Mapping[int, float],
+    sheet_um: float | None = None,
+    photons: int = 1,
 ) -> NDArray[np.float32]:
     """Return the point-spread function of a microscope whose wave is ahead by a sum of Zernike polynomials.
 
@@ -41,22 +44,31 @@ def aberrated(
         aberrations: OSA/ANSI index to root mean square over the pupil, in radians; see
             :func:`deepcontrast.psf.zernike`. Piston (0) changes nothing. Tilts (1 along y, 2 along x) and defocus (4)
             are taken too: where positive they move the spot to higher y, x and z, off the middle of the grid.
+        sheet_um: thickness of a light sheet, as in :func:`deepcontrast.psf.light_sheet`; ``None`` for none.
+        photons: 2 for two-photon excitation, whose ``wavelength_um`` is the laser's: the square.
 
     Returns:
         (Z, Y, X), sum 1.
 
     Raises:
-        InputError: as `widefield`; an index or an amount of an aberration that cannot be.
+        InputError: as `widefield`; an aberration, a sheet or a number of photons that cannot be.
     """
-    check_grid(shape, voxel_um)
+    check_shape(shape)
+    check_voxel(voxel_um)
     wave = wave_of(na, wavelength_um, index)
     for j, amount in aberrations.items():
         orders(j)
         if not isfinite(amount) or abs(amount) > 50:
             raise InputError(f"{amount} radians of Zernike {j}; accepted: -50 to 50 (root mean square)")
+    if photons not in (1, 2):
+        raise InputError(f"excitation by {photons} photons; accepted: 1 or 2")
     axial, lateral = wave.band
+    thickness = inf if sheet_um is None else sheet_um
+    if sheet_um is not None:
+        check_sheet(sheet_um)
     (dz, z_weights), (dy, y_weights), (dx, x_weights) = (
-        inside(size, end) for size, end in zip(voxel_um, (axial, lateral, lateral), strict=True)
+        inside(size, photons * end)
+        for size, end in zip(voxel_um, (axial + sheet_band(thickness), lateral, lateral), strict=True)
     )
     z, y, x = ((np.arange(n) - n // 2) * size for n, size in zip(shape, voxel_um, strict=True))
     k = 2 * pi / wavelength_um
@@ -81,7 +93,7 @@ def aberrated(
         # (rows of the pupil, x, planes), then (y, x, planes).
         chords = along_x @ refocused
         field = np.tensordot(along_y, chords, (1, 0))
-        intensity = (field.real**2 + field.imag**2) @ z_weights
+        intensity = (field.real**2 + field.imag**2) ** photons @ (z_weights * sheet(distance + dz, thickness))
         fine = intensity.reshape(len(y), len(dy), len(x), len(dx))
         plane[:] = np.einsum("aibj,i,j->ab", fine, y_weights, x_weights)
     return np.asarray(out / out.sum(), np.float32)

@@ -18,15 +18,14 @@ Profile = Callable[[Array, Array], Array]
 """Intensity at every radius and every distance from focus, (R,) and (Z,) to (R, Z)."""
 
 
-def check_grid(shape: Shape, voxel_um: Lengths) -> None:
-    """Refuse a grid that cannot be.
+def check_shape(shape: Shape) -> None:
+    """Refuse sizes that have no middle voxel.
 
     Raises:
-        InputError: an even size, or a voxel that is not positive.
+        InputError: not three odd sizes.
     """
     if len(shape) != 3 or any(n < 1 or n % 2 == 0 for n in shape):
         raise InputError(f"shape {tuple(shape)} of a PSF; accepted: three odd sizes, Z, Y, X")
-    check_voxel(voxel_um)
 
 
 def check_voxel(voxel_um: Lengths) -> None:
@@ -68,9 +67,10 @@ def round_means(
         (Z, Y, X), sum 1.
 
     Raises:
-        InputError: as :func:`check_grid`.
+        InputError: a shape or a voxel that cannot be.
     """
-    check_grid(shape, voxel_um)
+    check_shape(shape)
+    check_voxel(voxel_um)
     (z, z_weights), (y, y_weights), (x, x_weights) = (
         _places(n, size, end, half)
         for n, size, end, half in zip(shape, voxel_um, (band[0], band[1], band[1]), (even, True, True), strict=True)
