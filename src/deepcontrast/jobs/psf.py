@@ -121,7 +121,7 @@ def _of_optics(microscope: Microscope, voxel_um: Lengths, shape: Shape | None) -
     needed = ("na", "index", *NEEDED[kind])
     if missing := [name for name in needed if name not in given]:
         raise InputError(f"a {kind} PSF needs {', '.join('--' + name for name in missing)}")
-    wasted = [name for name in given if name in ("excitation", "pinhole", "sheet")]
+    wasted = [name for name in given if name in ("wavelength", "excitation", "pinhole", "sheet")]
     wasted = [name for name in wasted if name not in (*needed, *ALSO.get(kind, ()))]
     if wasted:
         raise InputError(f"--{wasted[0]} has no effect on a {kind} PSF; leave it out, or choose another --kind")
