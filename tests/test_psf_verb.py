@@ -51,21 +51,21 @@ def test_every_kind_is_the_function_of_its_name(tmp_path: Path) -> None:
 
 
 def test_it_says_widths_and_sum_and_warns_of_coarse_voxels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--na", "0.8", "--index", "1.33", "--wavelength", "520", "--json", "--voxel-size"]
+    words = ["--na", "0.8", "--index", "1.33", "--wavelength", "500", "--json", "--voxel-size"]
     assert run(["psf", *words, "0.2,0.05,0.05", "--out", str(tmp_path / "fine.tif")]) == 0
     said = [json.loads(line)["message"] for line in capsys.readouterr().out.splitlines()]
     z, _, x = fwhm(open_stack(tmp_path / "fine.tif").volume(), (0.2, 0.05, 0.05))
     assert "sum 1.0000" in said[0]
     assert said[1] == f"full width at half maximum: lateral {x:.3g} um, axial {z:.3g} um"
     # Theory: .514 wavelength / na, .886 wavelength / (index - sqrt(index^2 - na^2)), and the voxels' own width.
-    assert x == pytest.approx(0.514 * 0.52 / 0.8, rel=0.05)
-    assert z == pytest.approx(0.886 * 0.52 / (1.33 - np.sqrt(1.33**2 - 0.8**2)), rel=0.05)
+    assert x == pytest.approx(0.514 * 0.5 / 0.8, rel=0.05)
+    assert z == pytest.approx(0.886 * 0.5 / (1.33 - np.sqrt(1.33**2 - 0.8**2)), rel=0.05)
     assert not any("warning" in line for line in said)
     assert run(["psf", *words, "2.0,0.3,0.3", "--out", str(tmp_path / "coarse.tif")]) == 0
     said = [json.loads(line)["message"] for line in capsys.readouterr().out.splitlines()]
     for name, limit in (
-        ("lateral voxels of 0.3 um", 0.52 / (4 * 0.8)),
-        ("axial voxels of 2 um", 0.52 / (2 * (1.33 - np.sqrt(1.33**2 - 0.8**2)))),
+        ("lateral voxels of 0.3 um", 0.5 / (4 * 0.8)),
+        ("axial voxels of 2 um", 0.5 / (2 * (1.33 - np.sqrt(1.33**2 - 0.8**2)))),
     ):
         assert any(name in line and f"limit, {limit:.3g} um" in line for line in said)
 
