@@ -81,6 +81,7 @@ def test_saturated_beads_are_left_out() -> None:
     [
         (np.full((3, 5, 5), np.nan), None, "75 of 75 values of the PSF are NaN"),
         (np.ones((5, 5)), None, "has shape"),
+        (np.random.default_rng(0).poisson(100, (31, 41, 41)), None, "nothing above its background"),
         (np.zeros((9, 9, 9)), None, "nothing above its background"),
         (beads((31, 41, 41), [(15, 20, 20)]), (4, 5, 5), "three odd sizes"),
         (beads((31, 41, 41), [(15, 20, 20)]), (41, 5, 5), "1 bright spots, but none with a box"),

@@ -238,6 +238,8 @@ def test_support_holds_nearly_all_light_of_a_confocal_spot(na: float, index: flo
         ({"index": float("inf")}, "accepted: 1"),
         ({"sample_index": 0.5, "depth_um": 1.0}, "index 0.5 of the sample"),
         ({"sample_index": 1.33, "depth_um": -1.0}, "depth -1.0 um"),
+        ({"sample_index": 1.33, "depth_um": 1e6}, "waves out"),
+        ({"voxel_um": (300.0, 65.0, 65.0)}, "accepted: micrometres"),
         ({"centre": "middle"}, "accepted: brightest, nominal"),
     ],
 )

@@ -132,6 +132,7 @@ def test_beads_of_several_files_give_one_psf(tmp_path: Path, capsys: pytest.Capt
         ("--wavelength 520 --shape 9001,9001,9001", "voxels; accepted: up to"),
         ("--wavelength 520 --voxel-size 0.3,0,0.1", "above 0"),
         ("--kind light-sheet --wavelength 520 --sheet -1", "sheet -1.0 um thick"),
+        ("--kind confocal --wavelength 520 --excitation 488 --pinhole inf", "accepted: 0 (a point) to 100"),
         ("--bead EMPTY", "no image in the folder"),
         ("--bead nan.tif", "'nan.tif': 27 of 27 values of the PSF are NaN"),
         ("--bead nowhere.tif", "no such file: nowhere.tif"),

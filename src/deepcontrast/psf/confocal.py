@@ -45,11 +45,11 @@ def confocal(
         (Z, Y, X), centred, sum 1.
 
     Raises:
-        InputError: as `widefield`; a negative pinhole.
+        InputError: as `widefield`; a pinhole that cannot be.
     """
     excitation, emission = (wave_of(na, wave, index, sample_index, depth_um) for wave in (excitation_um, emission_um))
-    if not pinhole >= 0:
-        raise InputError(f"pinhole of {pinhole} Airy units; accepted: 0 (a point) or more")
+    if not 0 <= pinhole <= 100:
+        raise InputError(f"pinhole of {pinhole} Airy units; accepted: 0 (a point) to 100")
     middle = middle_of(centre, excitation)
 
     def profile(r: Array, z: Array) -> Array:

@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 
 AIRY = 0.61
 """Radius of the first dark ring in units of wavelength / aperture; an Airy unit is twice that."""
+MOST_WAVES = 800
+"""Between the middle and the rim of the pupil: beyond, there is no focus left, and the integral takes minutes."""
 FOCI = ("brightest", "nominal")
 """What the middle of a grid can be."""
 
@@ -79,7 +81,13 @@ def wave_of(
         raise InputError(f"index {sample_index} of the sample; accepted: 1 (air) to 4, 1.33 is water")
     if not (isfinite(depth_um) and depth_um >= 0):
         raise InputError(f"depth {depth_um} um below the coverslip; accepted: 0 or more")
-    return Wave(na, wavelength_um, index, index if sample_index is None else sample_index, depth_um)
+    wave = Wave(na, wavelength_um, index, index if sample_index is None else sample_index, depth_um)
+    if (waves := _spread(wave) / wavelength_um) > MOST_WAVES:
+        raise InputError(
+            f"depth {depth_um} um in an index of {sample_index} puts the rim of the pupil {waves:.0f} waves out; "
+            f"accepted: up to {MOST_WAVES}"
+        )
+    return wave
 
 
 def focus(r: Array, z: Array, wave: Wave) -> Array:
@@ -98,8 +106,7 @@ def focus(r: Array, z: Array, wave: Wave) -> Array:
     k = 2 * pi / wave.wavelength
     ratio = wave.aperture / wave.index
     lowest = sqrt(1 - ratio**2)
-    edge = wave.depth * abs(_delay(wave, np.array([0.0, 1.0])) @ [1, -1])
-    phase = k * (wave.index * np.abs(z).max() * (1 - lowest) + np.abs(r).max() * wave.aperture + edge)
+    phase = k * (wave.index * np.abs(z).max() * (1 - lowest) + np.abs(r).max() * wave.aperture + _spread(wave))
     # Gauss-Legendre is exact for a wave once it has more nodes than half the phase across the interval.
     nodes, weights = roots_legendre(32 + ceil(phase / 2))
     # Over the arc sine of the pupil's radius the integrand is smooth, also where the sample's index cuts the aperture.
@@ -112,6 +119,12 @@ def focus(r: Array, z: Array, wave: Wave) -> Array:
         turned[:, None] * np.exp(-1j * k * wave.index * np.outer(cosine - 1, z))
     )
     return np.asarray(np.abs(field) ** 2)
+
+
+def _spread(wave: Wave) -> float:
+    """Return the difference of optical paths between the middle and the rim of the filled pupil."""
+    middle, rim = _delay(wave, np.array([0.0, 1.0]))
+    return wave.depth * abs(float(rim - middle))
 
 
 def _delay(wave: Wave, radius: Array) -> Array:

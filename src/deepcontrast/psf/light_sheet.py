@@ -41,7 +41,7 @@ def light_sheet(
         (Z, Y, X), centred, sum 1.
 
     Raises:
-        InputError: as `widefield`; a thickness that is not above 0.
+        InputError: as `widefield`; a thickness that cannot be.
     """
     wave = wave_of(na, wavelength_um, index, sample_index, depth_um)
     check_sheet(sheet_um)
@@ -75,10 +75,10 @@ def check_sheet(sheet_um: float) -> None:
     """Refuse a thickness that cannot be.
 
     Raises:
-        InputError: not above 0.
+        InputError: thinner than light can be made.
     """
-    if not (isfinite(sheet_um) and sheet_um > 0):
-        raise InputError(f"sheet {sheet_um} um thick; accepted: above 0")
+    if not (isfinite(sheet_um) and sheet_um >= 0.05):
+        raise InputError(f"sheet {sheet_um} um thick; accepted: .05 or more")
 
 
 def sheet(z: Array, sheet_um: float) -> Array:

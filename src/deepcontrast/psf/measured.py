@@ -16,6 +16,8 @@ Array = NDArray[np.float64]
 
 LEAST = 0.2
 """Of the brightest bead's height: what is as bright, smoothed, is a bead."""
+FAINTEST = 6
+"""Standard deviations of the smoothed noise that no voxel of noise alone reaches, whatever the size of the image."""
 SHARPEST = 0.1
 """Of a voxel's height, the mean of its six neighbours below which it is a hot pixel: no spot is so narrow."""
 
@@ -146,7 +148,7 @@ def _field(image: ArrayLike) -> _Field:
     spot = given - np.median(given)
     smooth = ndimage.gaussian_filter(spot, 1.0)
     noise = 1.4826 * float(np.median(np.abs(smooth - np.median(smooth))))
-    if not smooth.max() > 3 * noise:
+    if not smooth.max() > FAINTEST * noise:
         raise InputError(f"the PSF has nothing above its background; {accepted}")
     top = np.iinfo(counted.dtype).max if counted.dtype.kind in "iu" else np.inf
     return _Field(spot, smooth, noise, counted == top)
@@ -162,7 +164,7 @@ def _hanging_together(spot: Array, noise: float) -> Array:
 
 
 def _beads(field: _Field) -> list[_Bead]:
-    parts, _ = ndimage.label(field.smooth > max(3 * field.noise, LEAST * field.smooth.max()))
+    parts, _ = ndimage.label(field.smooth > max(FAINTEST * field.noise, LEAST * field.smooth.max()))
     beads = []
     for number, box in enumerate(ndimage.find_objects(parts), 1):
         own = parts[box] == number

@@ -14,6 +14,8 @@ from deepcontrast.errors import InputError
 from deepcontrast.psf.debye import Array, Lengths
 
 Shape = tuple[int, int, int]
+COARSEST = 50
+"""Voxels in periods of the finest detail."""
 Profile = Callable[[Array, Array], Array]
 """Intensity at every radius and every distance from focus, (R,) and (Z,) to (R, Z)."""
 
@@ -46,7 +48,15 @@ def inside(size: float, band: float) -> tuple[Array, Array]:
     Args:
         size: of the voxel.
         band: the highest frequency of the intensity.
+
+    Raises:
+        InputError: a voxel that is far larger than all detail, as nanometres taken for micrometres are.
     """
+    if size * band > COARSEST:
+        raise InputError(
+            f"voxels of {size:g} um where the finest detail is {1 / band:.3g} um; accepted: micrometres, up to "
+            f"{COARSEST} times that"
+        )
     nodes, weights = roots_legendre(1 + ceil(pi * band * size / 1.6))
     return nodes * size / 2, weights / 2
 
