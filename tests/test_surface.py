@@ -25,11 +25,8 @@ from .conftest import TINY
 
 ROOT = Path(__file__).parent.parent
 VERBS = (
-<<<<<<< HEAD
-    "enhance", "train", "predict", "evaluate", "compare", "simulate", "degrade", "pairs", "convert", "report", "info",
-=======
-    "enhance", "train", "predict", "evaluate", "compare", "simulate", "degrade", "psf", "convert", "report", "info",
->>>>>>> 9bcb7aa (Point-spread functions of beads; the verb psf; waves compared with psf-generator)
+    "enhance", "train", "predict", "evaluate", "compare", "simulate", "degrade", "pairs", "psf", "convert", "report",
+    "info",
     "demo", "experiment",
 )  # fmt: skip
 
@@ -59,12 +56,9 @@ OPTIONS = {
     "simulate": "--json --light --out --overwrite --quiet --seed --shape --undersampling",
     "degrade": "--axes --channel --gain --json --offset --out --overwrite --quiet --recipe --seed --set --surface "
     "--voxel-size",
-<<<<<<< HEAD
     "pairs": "--axes --channel --count --json --only --out --overwrite --quiet --recipe --seed --set --voxel-size",
-=======
     "psf": "--bead --depth --excitation --index --json --kind --na --out --overwrite --pinhole --quiet --sample-index "
     "--shape --sheet --voxel-size --wavelength --zernike",
->>>>>>> 9bcb7aa (Point-spread functions of beads; the verb psf; waves compared with psf-generator)
     "convert": "--json --out --overwrite --quiet",
     "report": "--json --out --overwrite --quiet",
     "info": "--json",
