@@ -15,8 +15,6 @@ from deepcontrast.synth._widefield import around, check_ranges, inside, picture,
 
 SLICE_UM = 1.0
 """Thickness of the slice of a cell that a single plane stands for: what is in focus."""
-SPACING_UM = 0.06
-"""Distance of neighbouring tubules in a bundle."""
 SHOWN = 0.1
 """Density above which a voxel is in the mask: what a tenth of a straight tubule through it gives."""
 
@@ -35,6 +33,7 @@ def draw(
     curvature: float = 0.35,
     curvature_change: float = 0.1,
     bundle: int = 8,
+    spacing_um: float = 0.06,
     brightness: tuple[float, float] = (0.5, 1.5),
 ) -> NDArray[np.float32]:
     """Return the density of fluorophores of tubules and bundles of tubules, not blurred.
@@ -45,8 +44,8 @@ def draw(
     and its exponential as what it is, the turn of v from one step to the next. W_n is the sum of n normal numbers; the
     step is a quarter of a pixel, and x_0 is such that the middle of the walk lies at a random place. In space the
     curvature is a vector across the walk whose length is clipped, and walks run mostly along the planes.
-    A bundle of n tubules holds them side by side, at random within 0.06 um sqrt(n - 1); every tubule begins and ends
-    elsewhere. Small bundles are more frequent: n in proportion to 1 / n^2.
+    A bundle of n tubules holds them side by side, at random within ``spacing_um`` sqrt(n - 1); every tubule begins and
+    ends elsewhere. Small bundles are more frequent: n in proportion to 1 / n^2.
 
     Args:
         rng: of everything random.
@@ -59,6 +58,7 @@ def draw(
         curvature: where it is clipped, in rad/um: one over the smallest radius.
         curvature_change: standard deviation of the change of the curvature over 1 um, in rad/um.
         bundle: most tubules in a bundle.
+        spacing_um: width of a bundle of two; n tubules are sqrt(n - 1) times as wide.
         brightness: least and largest brightness of a tubule.
 
     Returns:
@@ -93,7 +93,7 @@ def draw(
             change=curvature_change * math.sqrt(step) * step / (2 * math.pi),
             space=space,
         )
-        points, bright = _strands(rng, part, walked, step, width_um, bundle, brightness)
+        points, bright = _strands(rng, part, walked, step, width_um, bundle, spacing_um, brightness)
         deposit(drawn, points / voxel_um, bright / SUBPIXELS)
     return drawn
 
@@ -110,6 +110,7 @@ def tubules(
     curvature: float = 0.35,
     curvature_change: float = 0.1,
     bundle: int = 8,
+    spacing_um: float = 0.06,
     brightness: tuple[float, float] = (0.5, 1.5),
     na: float = 1.43,
     wavelength_um: float = 0.67,
@@ -134,6 +135,7 @@ def tubules(
         curvature: where it is clipped, in rad/um.
         curvature_change: standard deviation of the change of the curvature over 1 um, in rad/um.
         bundle: most tubules in a bundle.
+        spacing_um: width of a bundle of two; n tubules are sqrt(n - 1) times as wide.
         brightness: least and largest brightness of a tubule.
         na: numerical aperture.
         wavelength_um: emission wavelength in vacuum.
@@ -165,6 +167,7 @@ def tubules(
         curvature=curvature,
         curvature_change=curvature_change,
         bundle=bundle,
+        spacing_um=spacing_um,
         brightness=brightness,
     )
     return picture(rng, structure, kernel, inside(structure, shape) > SHOWN, parameters)
@@ -177,13 +180,14 @@ def _strands(
     step: float,
     width: float,
     bundle: int,
+    spacing: float,
     brightness: tuple[float, float],
 ) -> tuple[Points, NDArray[np.float64]]:
     """Return the points (n, 3) in um and the brightness (n,) of all tubules of bundles around their middles (m, 3)."""
     numbers = np.arange(1, bundle + 1)
     sizes = rng.choice(numbers, len(middles), p=numbers**-2.0 / (numbers**-2.0).sum())
     owner = np.repeat(np.arange(len(middles)), sizes)
-    spread = SPACING_UM * np.sqrt(sizes - 1)[owner]
+    spread = spacing * np.sqrt(sizes - 1)[owner]
     # Both ends of a tubule lie off the walk, each elsewhere: neighbours cross.
     aside = spread[:, None] * rng.uniform(-0.5, 0.5, (len(owner), 2))
     share = np.linspace(0, 1, walked.directions.shape[1])
