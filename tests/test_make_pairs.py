@@ -104,3 +104,14 @@ def test_an_empty_folder_and_no_image_are_refused(tmp_path: Path, capsys: pytest
     assert "no image in the folder" in capsys.readouterr().err
     assert run(["pairs", "--out", str(tmp_path / "out")]) == 2
     assert "learns from images" in capsys.readouterr().err
+
+
+def test_pixels_too_coarse_for_the_objective_are_said(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--only", "one_set0", "--set", "task.chain.convolve.wavelength=500"]
+    assert run(["pairs", str(images), "--out", str(tmp_path / "coarse"), *options]) == 0
+    assert "pixels of 0.1 um are coarser than wavelength / (4 NA), 0.08929 um" in capsys.readouterr().out
+    options += ["--set", "task.chain.convolve.na=1.2"]
+    assert run(["pairs", str(images), "--out", str(tmp_path / "fine"), *options]) == 0
+    assert "coarser" not in capsys.readouterr().out

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from deepcontrast import __version__
 from deepcontrast.accept import check_stacks, with_inputs
 from deepcontrast.config import Config
-from deepcontrast.distortion import Pair, Step
+from deepcontrast.distortion import Drawn, Pair, Step
 from deepcontrast.errors import InputError
 from deepcontrast.io import fingerprint, stem, write_stack
 from deepcontrast.jobs.hardware import hardware
 from deepcontrast.jobs.images import Reading, list_images
 from deepcontrast.jobs.say import Say, describe_stack
 from deepcontrast.progress import Event, Progress, silent
+from deepcontrast.psf import nyquist
 from deepcontrast.report.contact_sheet import Shown, contact_sheet
 from deepcontrast.stack import Frame, Optics, Stack
 from deepcontrast.tasks import structures
@@ -88,11 +89,13 @@ def make_pairs(
             (work.result / folder).mkdir()
         table: list[dict[str, float | str]] = []
         shown: list[Shown] = []
+        coarse = ""
         some = set(np.linspace(0, len(orders) - 1, SHOWN).round().astype(int).tolist())
         for n, order in enumerate(orders):
             pair = order.make(steps, config.train.seed)
             for folder, volume in (("input", pair.image), ("target", pair.target)):
                 write_stack(work.result / folder / f"{order.name}.tif", order.as_stack(volume))
+            coarse = coarse or _coarse(pair.drawn, order.like.optics)
             table.append({"pair": order.name, "image": order.image, **pair.drawn})
             if n in some:
                 middle = len(pair.image) // 2
@@ -102,6 +105,8 @@ def make_pairs(
         (work.result / "contact_sheet.png").write_bytes(contact_sheet(shown))
         run = {"version": __version__, "verb": "pairs", "config": config.model_dump(), "hardware": hardware("cpu")}
         finish(work, {**run, "images": [fingerprint(file) for file in files]})
+    if coarse:
+        say(coarse)
     say(f"done: {out}: {len(orders)} pairs")
 
 
@@ -156,6 +161,21 @@ def _of_images(files: Sequence[Path], stacks: Sequence[Stack], params: structure
             one = partial(make, frame=stack.frame(t, c), optics=optics, name=name, number=k)
             orders.append(_Order(f"{name}_set{k}", name, one, like))
     return orders
+
+
+def _coarse(drawn: Drawn, optics: Optics) -> str:
+    """Return a warning where pixels are too coarse for the objective that a pair was made with (Nyquist)."""
+    na, wavelength, index = (drawn.get(f"convolve.{key}") for key in ("na", "wavelength", "index"))
+    if drawn.get("convolve.kind") == "none" or drawn.get("convolve.file") or not na or not wavelength or not index:
+        return ""
+    limit = nyquist(na=float(na), wavelength_um=float(wavelength) / 1000, index=float(index))[1]
+    size = max(optics.voxel_size[1] or 0.0, optics.voxel_size[2] or 0.0)
+    if size <= limit:
+        return ""
+    return (
+        f"pixels of {size:.4g} um are coarser than wavelength / (4 NA), {limit:.4g} um: they lose some of what this "
+        "objective resolves"
+    )
 
 
 def _write_table(path: Path, rows: Sequence[Mapping[str, float | str]]) -> None:
