@@ -70,8 +70,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_figures, "png_bytes", lambda figure: PNG + bytes(len(figure.subfigs)))
 
 
-def test_the_experiments_are_those_of_the_papers_and_one_of_ours() -> None:
-    assert tuple(name.replace("_", "-") for name in registry.names("experiments")) == ("ablation", *PAPERS)
+def test_the_experiments_are_those_of_the_papers_a_search_and_one_of_ours() -> None:
+    assert tuple(name.replace("_", "-") for name in registry.names("experiments")) == (
+        "ablation",
+        *PAPERS[:3],
+        "search",
+        *PAPERS[3:],
+    )
 
 
 @pytest.mark.parametrize("name", PAPERS)

@@ -63,7 +63,8 @@ OPTIONS = {
     "report": "--json --out --overwrite --quiet",
     "info": "--json",
     "demo": "--json --out --quiet --seeds --set",
-    "experiment": "--device --input --json --only --out --overwrite --quiet --recipe --resume --seeds --set",
+    "experiment": "--device --input --json --only --out --overwrite --quiet --recipe --resume --seeds --set --target "
+    "--try",
 }
 
 

@@ -76,6 +76,15 @@ def squares(sources: Sequence[Source], held_out: Sequence[Column]) -> list[list[
     return [[(y, x) for n, y, x in held_out if n == stacks.index(id(source.stack))] for source in sources]
 
 
+def retiled(held_out: Sequence[Column], size: int, patch: int) -> tuple[Column, ...]:
+    """Return held-out squares of ``patch`` pixels, at most ``size``, that cover the same pixels as squares of ``size``.
+
+    They overlap where ``patch`` does not divide ``size``.
+    """
+    first = np.unique(np.linspace(0, size - patch, -(-size // patch)).round().astype(int)).tolist()
+    return tuple((stack, y + down, x + right) for stack, y, x in held_out for down in first for right in first)
+
+
 def validation_places(
     sources: Sequence[Source],
     held_out: Sequence[Sequence[tuple[int, int]]],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from typing import Any
 
 from deepcontrast.errors import InputError
@@ -130,6 +131,20 @@ def whole_numbers(text: str, count: int | None, option: str) -> list[int]:
     if any(n < 0 or n != int(n) for n in found):
         raise InputError(f"{option} '{text}' is not understood; accepted: whole numbers from 0, e.g. 1,2,3")
     return [int(n) for n in found]
+
+
+def grid_of(tried: list[str] | None) -> dict[str, list[Any]] | None:
+    """Return the values to try by the key of their setting; ``None`` where nothing is given."""
+    found: dict[str, list[Any]] = {}
+    for text in tried or ():
+        key, _, values = text.partition("=")
+        if not values:
+            raise InputError(f"--try '{text}' is not of the form key=value,value, e.g. train.patch=32,64")
+        try:
+            found[key.strip()] = tomllib.loads(f"values = [{values}]")["values"]
+        except tomllib.TOMLDecodeError:
+            found[key.strip()] = [value.strip() for value in values.split(",")]
+    return found or None
 
 
 def one_of(word: str, accepted: tuple[str, ...], option: str) -> str:

@@ -11,6 +11,7 @@ from deepcontrast.cli.listener import Listener
 from deepcontrast.cli.option_values import (
     above_zero,
     dtype_of,
+    grid_of,
     iterations_of,
     numbers,
     one_of,
@@ -570,10 +571,18 @@ def experiment(
     images: Annotated[
         list[Path] | None, typer.Option("--input", metavar="IMAGE", help="A stack; repeatable. Simulated by default.")
     ] = None,
+    targets: Annotated[
+        list[Path] | None,
+        typer.Option("--target", metavar="PATH", help="Of search, for a recipe of pairs: its targets; repeatable."),
+    ] = None,
     recipe: Recipe = "contrast",
     settings: Settings = None,
     seeds: Annotated[str, typer.Option("--seeds", help="Seeds of training and simulation, with commas.")] = "0",
     only: Annotated[str, typer.Option("--only", help="Ideas that the ablation tries, with commas.")] = "",
+    tried: Annotated[
+        list[str] | None,
+        typer.Option("--try", metavar="KEY=V,V", help="Of search: values of a setting to try; repeatable."),
+    ] = None,
     device: Device = "auto",
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -581,7 +590,30 @@ def experiment(
     as_json: AsJson = False,
 ) -> None:
     """Run one of the papers' experiments, or ours, on simulated tissue or on stacks."""
-    chosen = whole_numbers(seeds, None, "--seeds")
+    chosen, grid = whole_numbers(seeds, None, "--seeds"), grid_of(tried)
+    if name == "search":
+        if only:
+            raise InputError("--only is for ablation; search has --try KEY=V,V")
+        from deepcontrast.jobs.search import search_settings
+        from deepcontrast.recipe import load_recipe
+
+        with Listener(quiet, as_json) as listener:
+            search_settings(
+                images or (),
+                out,
+                load_recipe(recipe, settings or ()),
+                targets=targets or (),
+                grid=grid,
+                seeds=chosen,
+                device=device,
+                resume=resume,
+                overwrite=overwrite,
+                progress=listener.progress,
+                say=listener.say,
+            )
+        return
+    if targets or grid:
+        raise InputError(f"--target and --try are for search, not for {name}")
     from deepcontrast.jobs.experiment import run_experiment, settled_experiment
 
     with Listener(quiet, as_json) as listener:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -113,14 +113,14 @@ def run_experiment(
             subjects = module.simulated(each)
         else:
             subjects = [_opened(file, say) for file in files] or [
-                _simulated(kind, seed, say) for seed in each for kind in module.PHANTOMS
+                simulated_subject(kind, seed, say) for seed in each for kind in module.PHANTOMS
             ]
         more = {"folder": work.path / "done", "only": only} if own else {}
         function = registry.load("experiments", name.replace("-", "_"))
         found: Finding = function(subjects, config, seeds=each, device=where, progress=progress, **more)
         if len({(one["stack"], one["seed"]) for one in found.runs}) == 1:
             found = replace(found, sentences=(*found.sentences, "One run: what of this is chance, more --seeds show."))
-        _write(found, work.result, _circumstances(found, config, subjects, seeds))
+        write_finding(found, work.result, _circumstances(found, config, subjects, seeds))
         finish(work, {**job, **asked, "hardware": hardware(where)})
     for line in (found.title, *text_table(found.columns, found.rows), *found.sentences, f"done: {out}"):
         say(line)
@@ -165,15 +165,22 @@ def _cell(value: Cell, deviation: Cell) -> str:
         return "-"
     if not isinstance(value, float):
         return str(value)
-    return f"{value:.3f}" if deviation is None else f"{value:.3f} ± {deviation:.3f}"
+    places = 3 if value == 0 or abs(value) >= 0.1 else 5
+    return f"{value:.{places}f}" if deviation is None else f"{value:.{places}f} ± {deviation:.{places}f}"
 
 
-def _write(found: Finding, folder: Path, settings: dict[str, str]) -> None:
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    """Write a table as CSV."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(found.columns)
-    table.writerows(found.rows)
-    write_atomic(folder / "table.csv", text.getvalue().encode())
+    table.writerow(columns)
+    table.writerows(rows)
+    write_atomic(path, text.getvalue().encode())
+
+
+def write_finding(found: Finding, folder: Path, settings: Mapping[str, str]) -> None:
+    """Write what an experiment found: table.csv, experiment.json, figure.png and report.md."""
+    write_table(folder / "table.csv", found.columns, found.rows)
     write_json(
         folder / "experiment.json",
         {
@@ -181,7 +188,7 @@ def _write(found: Finding, folder: Path, settings: dict[str, str]) -> None:
             "title": found.title,
             "source": found.source,
             "finding": list(found.sentences),
-            "settings": settings,
+            "settings": dict(settings),
             "columns": list(found.columns),
             "rows": [list(row) for row in found.rows],
             "runs": [dict(run) for run in found.runs],
@@ -191,7 +198,7 @@ def _write(found: Finding, folder: Path, settings: dict[str, str]) -> None:
     header, *body = _shown(found.columns, found.rows)
     lines = [f"# {found.title}", "", f"After {found.source}.", "", *(f"- {said}" for said in found.sentences), ""]
     lines += [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body)]
-    lines += ["", "Mean ± sample standard deviation.", "", "![planes and scores](figure.png)", ""]
+    lines += ["", "Mean ± sample standard deviation.", "", "![what was found](figure.png)", ""]
     lines += ["## Settings", "", *(f"- {key}: {value}" for key, value in settings.items()), ""]
     write_atomic(folder / "report.md", "\n".join(lines).encode())
 
@@ -223,7 +230,7 @@ def _opened(file: Path, say: Say) -> Subject:
     return Subject(stem(file), placed)
 
 
-def _simulated(kind: str, seed: int, say: Say) -> Subject:
+def simulated_subject(kind: str, seed: int, say: Say) -> Subject:
     say(f"simulating {kind}, {' x '.join(map(str, SHAPE))} voxels (seed {seed})")
     made = registry.load("synth", kind)(shape=SHAPE, seed=seed)
     stack = Stack(made.raw, "ZYX", made.optics, source=f"simulated {kind}")

@@ -58,7 +58,7 @@ def train_images(
     if register and not targets:
         raise InputError("--register shifts targets; there are none")
     inputs = [*paths, *targets]
-    images = _Images(paths, targets, reading, register, config)
+    images = Images(paths, targets, reading, register, config)
     with distributed.joined(where):
         if workers > 1 and distributed.size() > 1:
             raise InputError("torchrun trains one network with all processes, --workers one with each; leave one out")
@@ -104,7 +104,7 @@ def train_images(
 
 
 @dataclass(frozen=True)
-class _Images:
+class Images:
     """What is trained on: images, or pairs of them, and how they are understood."""
 
     paths: Sequence[Path]
@@ -146,7 +146,7 @@ class _Images:
 class _Networks:
     """Networks that processes train at the same time, each to its checkpoint; it can be pickled."""
 
-    images: _Images
+    images: Images
     config: Config
     members: int
     device: str
@@ -204,7 +204,7 @@ def _unsaid(line: str) -> None:
     """Keep to oneself what another process says."""
 
 
-def _train_along(images: _Images, out: Path, config: Config, *, members: int, device: str) -> None:
+def _train_along(images: Images, out: Path, config: Config, *, members: int, device: str) -> None:
     """Take part in the training that the first process leads, with its thread count; nothing is written."""
     count = distributed.shared(0)
     if not count:
