@@ -31,6 +31,7 @@ from deepcontrast.training import Trained, learning_rate, train
 
 Grid = Mapping[str, Sequence[Any]]
 """Values to try, by the dotted key of the setting."""
+PHANTOMS = ("tissue",)
 SCORES = ("loss", "mae", "best", "final", "steps", "seconds", "parameters")
 OF_THE_GRID = ("train.seed", "train.validation", "train.validate_every")
 """Settings of training that are the same for all points: what is held out, and when it is looked at."""

@@ -11,7 +11,7 @@ from deepcontrast.accept import check_paired, choose_device
 from deepcontrast.atomic import write_atomic
 from deepcontrast.config import Config
 from deepcontrast.errors import InputError
-from deepcontrast.experiments.search import Grid, Searched, default_grid, points_of, search
+from deepcontrast.experiments.search import PHANTOMS, Grid, Searched, default_grid, points_of, search
 from deepcontrast.io import fingerprint
 from deepcontrast.jobs.experiment import simulated_subject, text_table, write_finding, write_table
 from deepcontrast.jobs.hardware import hardware, machine
@@ -89,7 +89,7 @@ def search_settings(
         ) as work,
         threads(work.machine["threads"]),
     ):
-        placed = images.place(stacks, say) if paths else [simulated_subject("tissue", 0, say).stack]
+        placed = images.place(stacks, say) if paths else [simulated_subject(kind, 0, say).stack for kind in PHANTOMS]
         if placed[0].size("C") > 1 and not config.task.get("joint"):
             say("the first channel is searched on")
 
