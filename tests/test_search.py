@@ -185,10 +185,22 @@ def test_what_cannot_be_tried_is_refused_in_one_line(
         ((*image, "--try", "train.patch=4"), "setting 'train.patch' = 4"),
         ((*image, "--only", "oracle"), "--only is for ablation"),
         (("--recipe", "care"), "learns from pairs of images"),
-        (("--recipe", "isotropic"), "needs images to learn from: --input IMAGE"),
+        (("--recipe", "isotropic"), "learns from images; give some with --input"),
     ):
         assert run(command(tmp_path / "s", *more)) == 2
         assert message in capsys.readouterr().err
     assert run(["experiment", "ablation", "--out", str(tmp_path / "s"), "--try", "train.patch=16"]) == 2
     assert "--target and --try are for search, not for ablation" in capsys.readouterr().err
     assert not list(tmp_path.glob("s*"))
+
+
+def test_a_recipe_that_draws_is_searched_without_images(
+    tmp_path: Path, undrawn: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = ("--recipe", "tubules", "--set", "task.size=80", "--set", "task.images=2")
+    assert run(command(tmp_path / "s", *drawn, "--try", "train.patch=16,24")) == 0
+    runs = rows_of(tmp_path / "s" / "search.csv")
+    assert [r["train.patch"] for r in runs] == ["16", "24"]
+    best = load_recipe(str(tmp_path / "s" / "best.toml"))
+    assert best.task["structure"] == "tubules"
+    assert best.task["chain"] == load_recipe("tubules").task["chain"]

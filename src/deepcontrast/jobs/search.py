@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from deepcontrast import __version__, registry
-from deepcontrast.accept import check_paired, choose_device
+from deepcontrast.accept import check_paired, choose_device, with_inputs
 from deepcontrast.atomic import write_atomic
 from deepcontrast.config import Config
-from deepcontrast.errors import InputError
 from deepcontrast.experiments.search import PHANTOMS, Grid, Searched, default_grid, points_of, search
 from deepcontrast.io import fingerprint
 from deepcontrast.jobs.experiment import simulated_subject, text_table, write_finding, write_table
@@ -46,7 +45,8 @@ def search_settings(
     """Search a grid of settings and write what an experiment writes, search.csv, histories.csv and best.toml.
 
     Args:
-        paths: images that the recipe learns from; without any, tissue is simulated for the recipes of deep stacks.
+        paths: images that the recipe learns from; without any, tissue is simulated for the recipes of deep stacks, and
+            recipes that draw what they learn from draw it.
         out: folder of the result.
         config: the recipe.
         targets: of every image, for a recipe of pairs.
@@ -62,15 +62,16 @@ def search_settings(
         InputError: images that the recipe cannot learn from, or a setting that cannot be tried.
     """
     check_paired(config, bool(targets))
-    deep = registry.load("tasks", config.task_name).DEEP
-    if not paths and not deep:
-        raise InputError(f"a search for recipe '{config.recipe}' needs images to learn from: --input IMAGE")
+    # Without images tissue is simulated for recipes of deep stacks, and some recipes draw what they learn from.
+    tissue = not paths and registry.load("tasks", config.task_name).DEEP
+    if not tissue:
+        config = with_inputs(config, len(paths))
     tried = default_grid(config) if grid is None else grid
     points_of(config, tried)
     check_out(out, resume=resume, overwrite=overwrite, inputs=[*paths, *targets])
     where, each = choose_device(device), tuple(dict.fromkeys(seeds))
     images = Images(paths, targets, Reading(), False, config)
-    files, stacks, truths = images.open(say) if paths else ([], [], [])
+    files, stacks, truths = ([], [], []) if tissue else images.open(say)
     job: dict[str, Any] = {
         "version": __version__,
         "verb": "experiment",
@@ -89,7 +90,7 @@ def search_settings(
         ) as work,
         threads(work.machine["threads"]),
     ):
-        placed = images.place(stacks, say) if paths else [simulated_subject(kind, 0, say).stack for kind in PHANTOMS]
+        placed = [simulated_subject(kind, 0, say).stack for kind in PHANTOMS] if tissue else images.place(stacks, say)
         if placed[0].size("C") > 1 and not config.task.get("joint"):
             say("the first channel is searched on")
 
