@@ -30,6 +30,7 @@ TINY = (
 )
 """Settings of a network that trains in about a second."""
 RECIPES = {
+    "aberration": "aberration",
     "contrast": "contrast",
     "denoise": "care",
     "isotropic": "isotropic",

@@ -98,6 +98,7 @@ def test_a_recipe_file_is_checked_like_the_package_own(tmp_path: object) -> None
     with pytest.raises(InputNotFoundError):
         load_recipe(str(folder / "missing.toml"))
     assert set(recipes()) == {
+        "aberration",
         "best",
         "cardiomyocytes",
         "contrast",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deepcontrast.baselines import Scene
 from deepcontrast.errors import InputError
-from deepcontrast.psf import check_psf, confocal, support, widefield
+from deepcontrast.psf import check_psf, confocal, medium, support, widefield
 
 CHOICES: tuple[Mapping[str, Any], ...] = tuple(
     {"regularisation": regularisation, "iterations": iterations, "tolerance": 0.0, "gain": None}
@@ -128,10 +128,9 @@ def suggested(scene: Scene) -> dict[str, Any]:
     optics = scene.optics
     na = 1.3 if optics.numerical_aperture is None else optics.numerical_aperture
     emission = optics.wavelengths[0] / 1000 if optics.wavelengths else 0.52
-    media = {0.95: 1.0, 1.2: 1.33, 1.3: 1.45}
     index = optics.refractive_index or 0.0
     if index <= na:
-        index = next((n for top, n in media.items() if na <= top), 1.515)
+        index = medium(na)
     z, y, x = optics.voxel_size
     y, x = y or x or 0.3, x or y or 0.3
     return {

@@ -7,7 +7,7 @@ from deepcontrast.psf.confocal import confocal
 from deepcontrast.psf.fwhm import fwhm
 from deepcontrast.psf.light_sheet import light_sheet, sheet_width
 from deepcontrast.psf.measured import Measured, check_psf, measured, of_bead
-from deepcontrast.psf.support import nyquist, support
+from deepcontrast.psf.support import medium, nyquist, support
 from deepcontrast.psf.two_photon import two_photon
 from deepcontrast.psf.widefield import widefield
 from deepcontrast.psf.zernike import orders, zernike
@@ -20,6 +20,7 @@ __all__ = [
     "fwhm",
     "light_sheet",
     "measured",
+    "medium",
     "nyquist",
     "of_bead",
     "orders",

@@ -7,6 +7,10 @@ from math import ceil, sqrt
 from deepcontrast.psf.debye import AIRY, Lengths, wave_of
 from deepcontrast.psf.voxels import Shape, check_voxel
 
+MEDIA = {0.95: 1.0, 1.2: 1.33, 1.3: 1.45}
+"""Refractive indices of air, water and glycerol by the largest numerical aperture of their objectives."""
+OIL = 1.515
+
 
 def support(*, na: float, wavelength_um: float, index: float, voxel_um: Lengths) -> Shape:
     """Return odd sizes (Z, Y, X) of a grid that holds the focus out to the third axial zero, and its cone of light.
@@ -38,3 +42,8 @@ def nyquist(*, na: float, wavelength_um: float, index: float) -> tuple[float, fl
     """
     axial, lateral = wave_of(na, wavelength_um, index).band
     return 1 / (2 * axial), 1 / (2 * lateral)
+
+
+def medium(na: float) -> float:
+    """Return the refractive index of the immersion that an objective of this numerical aperture is likely made for."""
+    return next((index for largest, index in MEDIA.items() if na <= largest), OIL)

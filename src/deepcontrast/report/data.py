@@ -38,9 +38,10 @@ class ReportData:
             distant planes), ``pattern_kind``, ``notes``, ``means``, ``variances``; any may be missing.
         pattern: (Y, X) fixed pattern of the camera that was removed, in grey levels.
         invalid: reason to number of voxels per plane (Z,).
-        degradation: ``sigma_px``, ``sigma_um``, ``why``, ``alpha_surface``, ``alpha_deep``; ``sigmas_px`` that haze is
-            mixed from; ``thin``, the share of the photons in the input; ``recorrupted``, whether noise was added
-            instead of sharing them out; ``layers``, the planes in it, ``in_space`` whether as a slab.
+        degradation: ``sigma_px``, ``sigma_um``, ``why``, ``alpha_surface``, ``alpha_deep``, all but ``why`` ``None``
+            where no haze is added; ``sigmas_px`` that haze is mixed from; ``thin``, the share of the photons in the
+            input; ``recorrupted``, whether noise was added instead of sharing them out; ``layers``, the planes in it,
+            ``in_space`` whether as a slab.
         degraded_example: a raw plane and what training made of it, each (Y, X).
         training: ``step``, ``loss``, ``val_step``, ``val_loss``.
         fidelity: checks that the result is still the raw's, each (name, value in words).

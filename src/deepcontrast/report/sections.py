@@ -362,7 +362,7 @@ def camera(data: ReportData) -> dict[str, Any]:
 
 def degradation(data: ReportData) -> dict[str, Any]:
     given = data.degradation
-    blur = with_unit(given.get("sigma_px"), "px")
+    blur = with_unit(given.get("sigma_px"), "px", otherwise="")
     if given.get("sigma_um") is not None:
         blur += f" = {given['sigma_um']:.3g} µm"
     sigmas, share, layers = (given.get(name) for name in ("sigmas_px", "thin", "layers"))

@@ -64,13 +64,9 @@ FEWER = (
 )
 
 
-class Params(Table):
-    """The ``[task]`` table.
+class Recorded(Table):
+    """What is set of images as a camera recorded them, whatever is learned of them.
 
-    sigma: of the blur ``b`` in pixels; 0 chooses it from ``sigma_um``, the structures and the field.
-    sigma_um: of the blur in micrometres, where the voxel size is known (the paper: 20 px of 0.3 um).
-    widths: of the haze, in sigmas; of several, a mixture is drawn for every patch (the paper: one).
-    alpha_surface, alpha_deep: share of the image that stays, at the shallowest and the deepest plane.
     gain, offset: of the camera, in grey levels; 0 gain and ``None`` offset estimate them.
     remove_pattern: subtract the camera's fixed pattern where one is found, and the offsets of rows and columns.
     even_mosaic: even out the tiles of stitched planes where they differ in brightness.
@@ -78,10 +74,29 @@ class Params(Table):
         published. Where the noise is not that of photons, noise is added to both instead; where it is not independent
         from pixel to pixel either, it is 0, and widths and haze are those of the published pair.
     haze: that may be left where k is chosen, see :func:`deepcontrast.select.haze_gone`.
-    balance: weigh patches so that dim planes count as much as bright ones.
     bank_mb: memory for the planes that patches are cut from; of more than fit, others take their turn. Camera, scale
         and blur are estimated once, from up to 64 planes, fewer where those take more.
     round_steps: steps after which another set of planes takes its turn.
+    """
+
+    gain: float = Field(0.0, ge=0)
+    offset: float | None = None
+    remove_pattern: bool = True
+    even_mosaic: bool = True
+    thin: float = Field(0.0, ge=0, lt=1)
+    haze: float = Field(PUBLISHED_HAZE, ge=0, lt=1)
+    bank_mb: int = Field(1500, ge=1)
+    round_steps: int = Field(1000, ge=1)
+
+
+class Params(Recorded):
+    """The ``[task]`` table: that of :class:`Recorded`, and the haze.
+
+    sigma: of the blur ``b`` in pixels; 0 chooses it from ``sigma_um``, the structures and the field.
+    sigma_um: of the blur in micrometres, where the voxel size is known (the paper: 20 px of 0.3 um).
+    widths: of the haze, in sigmas; of several, a mixture is drawn for every patch (the paper: one).
+    alpha_surface, alpha_deep: share of the image that stays, at the shallowest and the deepest plane.
+    balance: weigh patches so that dim planes count as much as bright ones.
     """
 
     sigma: float = Field(0.0, ge=0)
@@ -89,15 +104,7 @@ class Params(Table):
     widths: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(PUBLISHED_WIDTHS, min_length=1)
     alpha_surface: float = Field(0.5, ge=0, le=1)
     alpha_deep: float = Field(0.3, ge=0, le=1)
-    gain: float = Field(0.0, ge=0)
-    offset: float | None = None
-    remove_pattern: bool = True
-    even_mosaic: bool = True
-    thin: float = Field(0.0, ge=0, lt=1)
-    haze: float = Field(PUBLISHED_HAZE, ge=0, lt=1)
     balance: bool = False
-    bank_mb: int = Field(1500, ge=1)
-    round_steps: int = Field(1000, ge=1)
 
 
 @dataclass(frozen=True, eq=False)
