@@ -1,12 +1,13 @@
 """A stack whose aberrations grow with depth, restored by what it shows near its surface. For docs/evidence.md.
 
-    python benchmarks/aberration.py --folder DIR [--seeds 0,1] [--shape 40,160,160] [--set KEY=VALUE ...]
+    python benchmarks/aberration.py --folder DIR [--seeds 0,1] [--light 40] [--shape 40,160,160]
+                                     [--set KEY=VALUE ...]
 
 Filaments of known truth under a light-sheet microscope: aperture 1.1 in water, 532 nm, a sheet of 2 um, pixels of
-0.15 um, planes 0.6 um apart, 40 photons at the brightest. Every plane is blurred in three dimensions by a point-spread
-function whose wave is a sum of Zernike polynomials of OSA 3 to 20, other amounts than training draws (normal, falling
-with the order, the direction turning with depth), its root mean square rising from 0 at the first plane to 1.5 radians
-at the last; light fades to a half. The truth is the same without aberrations and noise.
+0.15 um, planes 0.6 um apart, --light photons at the brightest. Every plane is blurred in three dimensions by a
+point-spread function whose wave is a sum of Zernike polynomials of OSA 3 to 20, other amounts than training draws
+(normal, falling with the order, the direction turning with depth), its root mean square rising from 0 at the first
+plane to 1.5 radians at the last; light fades to a half. The truth is the same without aberrations and noise.
 
 Compared per quarter of the depth, mean over planes: raw; Richardson-Lucy with the ideal point-spread function, its
 iterations chosen by the truth over the whole stack; the recipe contrast, k as it chooses; the recipe aberration.
@@ -47,7 +48,7 @@ HALF = (13, 20, 20)
 """Voxels that light is followed over, (z, y, x)."""
 STRONGEST, FADED = 1.5, 0.5
 """Root mean square of the wave at the last plane, in radians, and the light that is left there."""
-GAIN, OFFSET, READ_NOISE, LIGHT = 2.0, 100.0, 3.0, 40.0
+GAIN, OFFSET, READ_NOISE = 2.0, 100.0, 3.0
 ITERATIONS = (5, 10, 20, 40)
 QUARTERS = 4
 
@@ -79,8 +80,8 @@ def waves_at(share: float, directions: NDArray[np.float64]) -> dict[int, float]:
     return {3 + n: float(amount) for n, amount in enumerate(amounts)}
 
 
-def scene(shape: tuple[int, int, int], seed: int) -> Scene:
-    """Return a stack, by its shape and seed alone."""
+def scene(shape: tuple[int, int, int], light: float, seed: int) -> Scene:
+    """Return a stack, by its shape, photons at the brightest (percentile 99.9) and seed alone."""
     rng = np.random.default_rng((seed, 77))
     falling = np.array([1 / orders(j)[0] for j in range(3, 21)])
     directions = rng.normal(size=(2, 18)) * falling
@@ -97,7 +98,7 @@ def scene(shape: tuple[int, int, int], seed: int) -> Scene:
         part = structure[z * APART : z * APART + len(ideal)]
         for out, kernel in ((truth, ideal), (seen, spot(waves_at(share, directions)))):
             out[z] = oaconvolve(part, kernel, mode="valid")[0] * FADED**share
-    scale = LIGHT / float(np.percentile(truth, 99.9))
+    scale = light / float(np.percentile(truth, 99.9))
     photons = scale * np.maximum(seen, 0)
     grey = GAIN * rng.poisson(photons) + OFFSET + rng.normal(0, READ_NOISE, shape)
     return Scene(np.clip(np.rint(grey), 0, None).astype(np.float32), scale * truth)
@@ -139,18 +140,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--light", type=float, default=40.0)
     parser.add_argument("--shape", default="40,160,160")
     parser.add_argument("--set", action="append", default=[], dest="settings")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     planes, height, width = (int(n) for n in given.shape.split(","))
     for seed in (int(n) for n in given.seeds.split(",")):
-        compare((planes, height, width), seed, given.settings, given.folder)
+        compare((planes, height, width), given.light, seed, given.settings, given.folder)
 
 
-def compare(shape: tuple[int, int, int], seed: int, settings: Sequence[str], folder: Path) -> None:
+def compare(shape: tuple[int, int, int], light: float, seed: int, settings: Sequence[str], folder: Path) -> None:
     """Print the table of one phantom and one training."""
-    one = scene(shape, seed)
+    one = scene(shape, light, seed)
     results: dict[str, tuple[Volume, float]] = {"raw": (one.raw, 0.0)}
     begun = time.perf_counter()
     name, restored = lucy(one)
@@ -162,13 +164,13 @@ def compare(shape: tuple[int, int, int], seed: int, settings: Sequence[str], fol
             found = enhance([stack_of(one)], config, folder=Path(work)).restored[0][0][0]
             k = f"k {found.chosen.min():.2g} to {found.chosen.max():.2g}"
             results[f"{recipe}, {k}"] = np.array(found.enhanced), time.perf_counter() - begun
-    print(f"\nseed {seed}: quarters of the depth, from the surface on\n")
+    print(f"\nseed {seed}, {light:g} photons: quarters of the depth, from the surface on\n")
     print("| | NRMSE | SSIM | correlation | s |\n|---|---|---|---|---|")
     for name, (image, seconds) in results.items():
         cells = [" / ".join(f"{value:.3f}" for value in row) for row in scores(image, one.truth)]
         print(f"| {name} | {' | '.join(cells)} | {seconds:.0f} |", flush=True)
     np.savez_compressed(
-        folder / f"seed_{seed}.npz",
+        folder / f"seed_{seed}_light_{light:g}.npz",
         truth=one.truth,
         **{name.split(",")[0]: image for name, (image, _) in results.items()},
     )

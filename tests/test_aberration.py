@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -246,3 +249,38 @@ def test_a_stack_is_enhanced_by_its_own_shallow_planes(tiny_stack: Stack, tmp_pa
     said = sections.degradation(report_data(result, 0, 0, title="tiny"))
     assert (said["blur"], said["share"]) == ("", None)
     assert said["why"].startswith("that of aberrations of up to 2 radians at aperture 1.1")
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    path = Path(__file__).parents[1] / "benchmarks" / "aberration.py"
+    spec = importlib.util.spec_from_file_location("benchmark_of_aberration", path)
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    # Where dataclasses look for the names in their annotations.
+    sys.modules[spec.name] = made
+    spec.loader.exec_module(made)
+    return made
+
+
+def test_the_phantom_is_sharp_at_the_surface_and_blurred_in_the_deep(benchmark: ModuleType) -> None:
+    scene = benchmark.scene((3, 48, 48), 400.0, 0)
+    # Gain 2, offset 100, read noise 3 and rounding: at the surface nothing else is between raw and truth.
+    noise = scene.raw[0] - 100 - 2 * scene.truth[0]
+    assert float(noise.var()) == pytest.approx(4 * float(scene.truth[0].mean()) + 9 + 1 / 12, rel=0.1)
+    scores = [benchmark.pearson(raw, truth)[0].value for raw, truth in zip(scene.raw, scene.truth, strict=True)]
+    assert scores[0] > scores[1] > scores[2]
+    # A blur keeps the light, but at the borders.
+    light = (scene.raw - 100).mean((1, 2)) / (2 * scene.truth.mean((1, 2)))
+    assert light == pytest.approx([1, 1, 1], abs=0.15)
+    again = benchmark.scene((3, 48, 48), 400.0, 0)
+    np.testing.assert_array_equal(again.raw, scene.raw)
+
+
+def test_the_phantoms_waves_grow_to_their_strongest(benchmark: ModuleType, rng: np.random.Generator) -> None:
+    directions = rng.normal(size=(2, 18))
+    for share in (0.0, 0.4, 1.0):
+        waves = benchmark.waves_at(share, directions)
+        assert list(waves) == list(range(3, 21))
+        assert np.linalg.norm(list(waves.values())) == pytest.approx(1.5 * share)
