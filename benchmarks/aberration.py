@@ -1,4 +1,4 @@
-"""A stack whose aberrations grow with depth, restored by what it shows near its surface. For docs/evidence.md.
+"""A stack whose aberrations grow with depth, restored by what it shows near its surface. For docs/decisions.md.
 
     python benchmarks/aberration.py --folder DIR [--seeds 0,1] [--light 40] [--shape 40,160,160]
                                      [--set KEY=VALUE ...]
