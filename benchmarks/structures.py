@@ -1,7 +1,7 @@
 """Structures below the resolution limit, from drawn pairs alone: tubules and granules. For docs/evidence.md.
 
     python benchmarks/structures.py tubules|granules --folder DIR [--seeds 0,1,2] [--set KEY=VALUE ...]
-        [--picture FILE]
+        [--picture FILE] [--nothing]
 
 tubules: the recipe `tubules`, which draws what `hela` draws, trained in minutes; then images that it never saw, drawn
 with other seeds, at three light levels: NRMSE and SSIM after the affine fit (CARE supplement, 2.2) of the input, of
@@ -15,7 +15,8 @@ being right within 2 pixels of the centre of a granule, one for one. The detecto
 image; its width and threshold, and the iterations of Richardson-Lucy, are chosen on other drawings, for every method
 and light level.
 
-With --picture only that is made: a part of a drawing at the second light level, as every method shows it.
+With --picture only that is made: a part of a drawing at the second light level, as every method shows it. With
+--nothing only images without structure are restored, and what appears in them is printed; 1 is a tubule or a granule.
 
 Models are kept in DIR under the hash of their settings and not trained again.
 """
@@ -294,10 +295,24 @@ def detection(model: Any, config: Config) -> None:
             print(f"| {name} | {light} | {' | '.join(f'{v:.3f}' for v in found)} | {sigma:g} px |", flush=True)
 
 
+def nothing(model: Any, config: Config) -> None:
+    """Print what the network makes of images without any structure: of glow and noise alone."""
+    print("| light | brightest pixel of 8 images | pixels above 0.3 |\n|---|---|---|")
+    for light in LIGHT["tubules"] if config.recipe == "tubules" else LIGHT["granules"]:
+        params = at_light(config, light)
+        steps, optics = structures.chain_of(params), structures.drawn_optics(params)
+        network, made = methods(model, params)["network"], []
+        for n in range(DRAWINGS):
+            rng = np.random.default_rng((SEEN_BY_NOBODY, n))
+            empty = distort(np.zeros((1, params.size, params.size), np.float32), optics, steps, draw(steps, rng))
+            made.append(network(empty.image[0].astype(np.float64)))
+        print(f"| {light} | {np.max(made):.2f} | {np.mean(np.array(made) > 0.3):.2%} |", flush=True)
+
+
 def picture(model: Any, config: Config, light: float) -> bytes:
-    """Return a PNG: a part of a drawing at one light level, as every method shows it."""
+    """Return a PNG: a part of the densest drawing at one light level, as every method shows it."""
     params = at_light(config, light)
-    image, truth = planes(drawings(params, SEEN_BY_NOBODY)[1])
+    image, truth = planes(max(drawings(params, SEEN_BY_NOBODY), key=lambda pair: float(pair.target.mean())))
     ways = methods(model, params)
     shown = {name: ways[name](image) for name in ("input", "Richardson-Lucy 40", "network", "network twice")}
     with plain_style():
@@ -318,12 +333,16 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--nothing", action="store_true")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     for seed in map(int, given.seeds.split(",")):
         model, config, seconds = trained(given.kind, given.folder, given.settings, seed)
         if given.picture:
             given.picture.write_bytes(picture(model, config, LIGHT[given.kind][1]))
+            continue
+        if given.nothing:
+            nothing(model, config)
             continue
         print(f"\n{given.kind}, seed {seed}, trained in {seconds:.0f} s", flush=True)
         if given.kind == "granules":

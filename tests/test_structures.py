@@ -107,6 +107,23 @@ def test_the_image_of_a_set_is_normalised_as_in_prediction() -> None:
     torch.testing.assert_close(planes.std(1), torch.ones(3), atol=1e-3, rtol=0)
 
 
+def test_targets_are_in_the_grey_levels_of_their_inputs() -> None:
+    config = load_recipe("semi-synthetic", [*TINY, "task.sets=1", "task.shifted=[]"])
+    [made] = structures.pairs([source(good())], config, seed=0)
+    bank = structures.prepare([source(good())], structures.fit([source(good())], config), config, seed=0, round=0)
+    image, target = made.volume().astype(np.float64), np.asarray(made.truth, np.float64)
+    expected = (target - image.mean()) / image.std()
+    np.testing.assert_allclose(bank.images["target"].numpy(), expected.ravel(), atol=1e-4)
+
+
+def test_some_drawings_show_nothing() -> None:
+    params = structures.Params(**load_recipe("granules", ["task.size=32", "task.empty=0.5"]).task)
+    steps = structures.chain_of(params)
+    pairs = [structures.drawn_pair(params, steps, 0, "a", n) for n in range(40)]
+    assert 8 < sum(not pair.target.any() for pair in pairs) < 32
+    assert all(pair.image.std() > 0 for pair in pairs)
+
+
 def test_training_on_drawn_tubules_brings_the_error_down() -> None:
     settings = {
         "net.depth": 2, "net.features": 8, "train.steps": 150, "train.batch": 8, "train.patch": 48, "task.size": 96,

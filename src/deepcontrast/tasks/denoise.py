@@ -78,6 +78,8 @@ class Params(Table):
     low, high: percentages.
     per_image: every image is normalised by itself, in training and when the model is applied; else all by the same
         numbers.
+    alike: input and target are in the same grey levels: both are normalised by the numbers of the input, and the result
+        is in its grey levels; else each by its own, and the result has mean and spread (or percentiles) of the input.
     foreground: patches are drawn where the target, within a quarter of a patch around their middle, is somewhere
         brighter than this share of its percentile 99.9; 0 draws them everywhere (CSBDeep: 0.4).
     joint: one network is given all channels of an image and restores them together; else each has one of its own.
@@ -90,6 +92,7 @@ class Params(Table):
     low: float = Field(2.0, ge=0, lt=50)
     high: float = Field(99.8, gt=50, le=100)
     per_image: bool = True
+    alike: bool = False
     foreground: float = Field(0.4, ge=0, lt=1)
     joint: bool = False
     recalibrate: bool = True
@@ -107,6 +110,7 @@ class Fit:
         target: of the targets, likewise; its inverse is what is done to the network's output.
         kind, low, high: how an image's own is measured, see :class:`Params`.
         per_image: whether every image is normalised by itself.
+        alike: whether input and target are normalised by the same numbers.
         patch: side of training patches.
         held_out: squares of the validation, (stack, y, x).
         layers: planes that the network is given for each one, relative to it; itself in their middle.
@@ -128,6 +132,7 @@ class Fit:
     held_out: tuple[Column, ...]
     layers: tuple[int, ...]
     in_space: bool
+    alike: bool = False
     widened: float = 1.0
     levels: tuple[float, ...] = (0.0, 1.0)
     seen: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -162,7 +167,7 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
     params = Params(**config.task)
     norms, targets = [], []
     for n, source in enumerate(sources):
-        one, other = pair_norms(source, params.norm, params.low, params.high)
+        one, other = pair_norms(source, params.norm, params.low, params.high, alike=params.alike)
         norms.append(one)
         targets.append(other)
         progress(Event("fit", n + 1, len(sources)))
@@ -178,6 +183,7 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         low=params.low,
         high=params.high,
         per_image=params.per_image,
+        alike=params.alike,
         patch=patch,
         held_out=hold_out(tuple(shapes.values()), patch, config.train.validation, rng),
         layers=layers,
@@ -192,12 +198,10 @@ def join(fits: Sequence[Fit]) -> list[Fit]:
     return [replace(one, channel=c, together=together) for c, one in enumerate(fits)]
 
 
-def pair_norms(source: Source, kind: str, low: float, high: float) -> tuple[Norm, Norm]:
-    """Return the norms of an input and its target, both measured where the input is not empty."""
-    one, other = (
-        measure(frame, source.frame, source.survey, kind, low, high) for frame in (source.frame, source.truth)
-    )
-    return one, other
+def pair_norms(source: Source, kind: str, low: float, high: float, *, alike: bool) -> tuple[Norm, Norm]:
+    """Return the norms of an input and its target, both measured where the input is not empty, or that of the input."""
+    one = measure(source.frame, source.frame, source.survey, kind, low, high)
+    return one, one if alike else measure(source.truth, source.frame, source.survey, kind, low, high)
 
 
 def own_norm(fit: Fit, frame: Frame, known: Survey) -> Norm | None:
@@ -215,8 +219,8 @@ def of_pair(fit: Fit, source: Source) -> Fit:
     """Return the fit for an image of training with its target, whose grey levels the result will have."""
     if not fit.per_image:
         return fit
-    norm, target = pair_norms(source, fit.kind, fit.low, fit.high)
-    together = tuple(pair_norms(one, fit.kind, fit.low, fit.high) for one in source.together)
+    norm, target = pair_norms(source, fit.kind, fit.low, fit.high, alike=fit.alike)
+    together = tuple(pair_norms(one, fit.kind, fit.low, fit.high, alike=fit.alike) for one in source.together)
     return replace(fit, norm=norm, target=target, together=together)
 
 
@@ -253,7 +257,7 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
         source = sources[i].channels[c]
         norms = fit.together[c] if fit.together else (fit.norm, fit.target)
         if fit.per_image:
-            norms = pair_norms(source, fit.kind, fit.low, fit.high)
+            norms = pair_norms(source, fit.kind, fit.low, fit.high, alike=fit.alike)
         least = -np.inf
         if params.foreground:
             [top] = percentiles(

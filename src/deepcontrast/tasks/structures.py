@@ -85,12 +85,15 @@ class Params(denoise.Params):
     size: side of a drawn image in pixels.
     pixel: side of a pixel in micrometres, of drawn images, and of others whose files do not say.
     images: drawn for every round.
+    empty: share of them that show nothing but glow and noise, so that nothing is made of that.
     sets: pairs that are made of every image of high quality, in every round.
     shifted: parameters, ``step.parameter``, whose range is cut into as many parts as there are sets.
     chain: the steps, see :mod:`deepcontrast.distortion`.
     """
 
     joint: Literal[False] = False
+    alike: bool = True
+    empty: float = Field(0.1, ge=0, lt=1)
     round_steps: int = Field(250, ge=1)
     structure: str = ""
     draw: dict[str, Any] = Field(default_factory=dict)
@@ -197,6 +200,8 @@ def drawn_pair(params: Params, steps: Sequence[Step], seed: int, name: str, numb
     ranges = Ranges.of(module.draw, params.structure, params.draw)
     chosen, voxel = ranges.draw(rng), (params.pixel,) * 3
     truth = module.draw(rng, (1, params.size, params.size), voxel_um=voxel, **chosen, **ranges.several)
+    if rng.uniform() < params.empty:
+        truth = np.zeros_like(truth)
     pair = distort(truth, drawn_optics(params), steps, draw(steps, rng))
     return replace(pair, drawn={**{f"draw.{key}": value for key, value in chosen.items()}, **pair.drawn})
 
