@@ -37,7 +37,7 @@ def source(stack: Stack) -> Source:
 
 @pytest.mark.parametrize("recipe", DRAWING)
 def test_every_recipe_that_draws_gives_pairs_that_belong_together(recipe: str) -> None:
-    params = structures.Params(**load_recipe(recipe, ["task.size=96"]).task)
+    params = structures.Params(**load_recipe(recipe, ["task.size=96", "task.empty=0"]).task)
     steps = structures.chain_of(params)
     one, same, other = (structures.drawn_pair(params, steps, 3, "a", n) for n in (0, 0, 1))
     assert one.image.tobytes() == same.image.tobytes()
@@ -128,7 +128,7 @@ def test_training_on_drawn_tubules_brings_the_error_down() -> None:
     settings = {
         "net.depth": 2, "net.features": 8, "train.steps": 150, "train.batch": 8, "train.patch": 48, "task.size": 96,
         "task.images": 8, "train.precision": "float32", "train.validate_every": 50, "predict.orientations": 1,
-        "task.chain.poisson.light": 500,
+        "task.chain.poisson.light": 500, "task.empty": 0,
     }  # fmt: skip
     restorer = dc.train(recipe="tubules", settings=settings)
     params = structures.Params(**load_recipe("tubules", settings).task)
