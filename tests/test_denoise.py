@@ -292,7 +292,7 @@ def test_norms_are_of_what_both_images_of_a_pair_show() -> None:
     for one in bordered:
         one[:, :, :20] = 0
     norms = denoise.pair_norms(
-        Source(stack_of(bordered[0], alike=False), 0, 0, np.arange(6.0), stack_of(bordered[1])), "mean_std", 2, 98
+        Source(stack_of(bordered[0]), 0, 0, np.arange(6.0), stack_of(bordered[1])), "mean_std", 2, 98, alike=False
     )
     for norm, one in zip(norms, bordered, strict=True):
         assert norm.offset == pytest.approx(one[:, :, 20:].mean())
