@@ -178,6 +178,6 @@ def test_the_error_of_a_shift_is_at_least_what_noise_makes_it_scatter() -> None:
     known = [shift for shift in found if shift.known]
     assert len(known) > 30
     scatter = np.std([shift.pixels for shift in known], axis=0)
-    assert (np.median([shift.error for shift in known], axis=0) > 0.7 * scatter).all()
+    assert (np.median([shift.error for shift in known], axis=0) > 0.8 * scatter).all()
     # Four quarters that scatter little by chance used to make one in six of such pairs look shifted.
     assert sum(shift.beyond(0.25) for shift in known) <= 1

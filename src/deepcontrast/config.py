@@ -133,8 +133,8 @@ class Config(Table):
         return json.dumps(self.model_dump(), sort_keys=True)
 
 
-CHAIN = "task.chain."
-"""What settings of the steps of a chain begin with."""
+CHAIN, DRAW = "task.chain.", "task.draw."
+"""What settings of the steps of a chain, and of a drawing, begin with."""
 _TABLES: Mapping[str, type[Table]] = {"net": Net, "train": Train, "predict": Predict}
 
 
@@ -196,8 +196,11 @@ def _laid(
     schema = _keys(params)
     given = settings if isinstance(settings, Mapping) else dict(_setting(setting) for setting in settings)
     for key, value in given.items():
-        if key.startswith(CHAIN) and CHAIN.rstrip(".") in schema:
+        if key.startswith(CHAIN) and "task.chain" in schema:
             _lay_in_chain(table, key, value)
+            continue
+        if key.startswith(DRAW) and "task.draw" in schema:
+            table["task"]["draw"] = {**table["task"].get("draw", {}), key.removeprefix(DRAW): value}
             continue
         if key not in schema:
             raise InputError(f"unknown setting '{key}'; accepted: {', '.join(schema)}{nearest(key, schema)}")
@@ -261,16 +264,18 @@ def _lay(table: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _lay_in_chain(table: dict[str, Any], key: str, value: Any) -> None:
-    """Lay a value over a parameter of a step of a chain, ``task.chain.STEP.PARAMETER``, wherever the step stands."""
-    name, _, parameter = key.removeprefix(CHAIN).partition(".")
+    """Lay a value over a parameter of a step of a chain, ``task.chain.STEP.PARAMETER``.
+
+    The second step of a name is ``STEP_2``, the third ``STEP_3``.
+    """
+    wanted, _, parameter = key.removeprefix(CHAIN).partition(".")
     chain = [dict(step) for step in table["task"].get("chain", ())]
-    steps = [str(step.get("step")) for step in chain]
-    if name not in steps or not parameter:
-        accepted = ", ".join(f"{CHAIN}{step}.PARAMETER" for step in dict.fromkeys(steps))
-        raise InputError(f"unknown setting '{key}'; accepted: {accepted}{nearest(name, steps)}")
-    for step in chain:
-        if step.get("step") == name:
-            step[parameter] = value
+    names = [str(step.get("step")) for step in chain]
+    known = [f"{name}_{names[:n].count(name) + 1}" if name in names[:n] else name for n, name in enumerate(names)]
+    if wanted not in known or not parameter:
+        accepted = ", ".join(f"{CHAIN}{name}.PARAMETER" for name in known)
+        raise InputError(f"unknown setting '{key}'; accepted: {accepted}{nearest(wanted, known)}")
+    chain[known.index(wanted)][parameter] = value
     table["task"]["chain"] = chain
 
 

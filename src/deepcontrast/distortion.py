@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from deepcontrast.stack import Optics
 CLEANING = ("minimum", "black_level")
 """Steps that make a truth of an image: what they return is the target too."""
 
-GIVEN = ("generator", "voxel_um")
+GIVEN = ("generator", "voxel_um", "valid")
 """Parameters that no recipe sets."""
 
 Value = float | str
@@ -61,7 +61,9 @@ class Ranges:
             if key not in free:
                 raise InputError(f"'{name}' has no '{key}'; accepted: {', '.join(free)}{nearest(key, free)}")
         several = {key: _numbers(f"{name}.{key}", value) for key, value in table.items() if "tuple" in str(free[key])}
-        values = {key: _range(f"{name}.{key}", value) for key, value in table.items() if key not in several}
+        values = {
+            key: _range(f"{name}.{key}", value, str(free[key])) for key, value in table.items() if key not in several
+        }
         return cls(values, frozenset(key for key in values if free[key] in (int, "int")), several)
 
     def draw(
@@ -147,7 +149,8 @@ def check_shifted(steps: Sequence[Step], shifted: Sequence[str]) -> None:
     for name in shifted:
         if name not in drawn:
             raise InputError(
-                f"no range '{name}' to shift from set to set; accepted: {', '.join(drawn)}{nearest(name, drawn)}"
+                f"no range '{name}' to shift from set to set (task.shifted); accepted: {', '.join(drawn)}"
+                f"{nearest(name, drawn)}"
             )
 
 
@@ -187,14 +190,33 @@ def distort(truth: NDArray[np.floating], optics: Optics, steps: Sequence[Step], 
     return Pair(image.numpy(), target.numpy(), drawn)
 
 
-def _range(name: str, value: object) -> Range:
-    if isinstance(value, bool) or not isinstance(value, int | float | str | list | tuple):
-        raise InputError(f"'{name}' = {value!r}; accepted: a number, or [low, high] to draw from")
-    if isinstance(value, int | float | str):
+def _range(name: str, value: object, kind: str) -> Range:
+    """Return what a parameter of a kind (int, float or str) is drawn from.
+
+    Raises:
+        InputError: a value of another kind.
+    """
+    if "str" in kind:
+        if not isinstance(value, str):
+            raise InputError(f"'{name}' = {value!r}; accepted: a word")
         return value
-    if len(value) != 2 or not all(isinstance(end, int | float) for end in value) or not value[0] <= value[1]:
-        raise InputError(f"'{name}' = {list(value)}; accepted: a number, or [low, high] to draw from, low first")
-    return float(value[0]), float(value[1])
+    whole = "int" in kind
+    ends: list[Any] = list(value) if isinstance(value, list | tuple) else [value, value]
+    if len(ends) != 2 or not all(_is_number(end, whole=whole) for end in ends) or ends[0] > ends[1]:
+        what = "a whole number" if whole else "a number"
+        raise InputError(f"'{name}' = {value!r}; accepted: {what}, or [low, high] to draw from, low first")
+    if isinstance(value, list | tuple):
+        return float(ends[0]), float(ends[1])
+    return int(ends[0]) if whole else float(ends[0])
+
+
+def _is_number(value: Any, *, whole: bool) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and (not whole or value == int(value))
+    )
 
 
 def _numbers(name: str, value: object) -> tuple[float, ...]:

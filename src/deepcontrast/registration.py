@@ -82,16 +82,17 @@ def _noise_error(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArra
     """Return the standard errors along Y and X of a shift found between a noisy plane and one without noise.
 
     To first order the noise moves the peak of the cross-correlation by its product with the slope of the structures
-    over the square of that slope; the noise is what is left of the noisy plane without the other, its spectrum its own.
+    over the square of that slope, both planes being weighed by the window; the noise is what is left of the noisy plane
+    without the other, with the spectrum that it has.
     """
-    window = _window(one.shape)
+    window = _window(one.shape) ** 2
     share = float(np.mean(one * other) / np.mean(other**2))
-    noise = np.abs(np.fft.fft2((one - share * other) * window)) ** 2
+    noise = np.abs(np.fft.fft2(one - share * other)) ** 2
     errors = []
     for axis in (0, 1):
-        slope = np.gradient(other, axis=axis) * window
-        moved = np.sqrt(np.sum(noise * np.abs(np.fft.fft2(slope)) ** 2)) / one.size
-        errors.append(float(moved / max(abs(share) * np.sum(slope**2), 1e-30)))
+        slope = np.gradient(other, axis=axis)
+        moved = np.sqrt(np.sum(noise * np.abs(np.fft.fft2(window * slope)) ** 2)) / one.size
+        errors.append(float(moved / max(abs(share) * np.sum(window * slope**2), 1e-30)))
     return np.array(errors)
 
 

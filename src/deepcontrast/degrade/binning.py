@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
+from deepcontrast.errors import InputError
 from deepcontrast.stack import Optics
 
 
@@ -17,7 +18,12 @@ def binning(image: Tensor, optics: Optics, *, generator: torch.Generator | None 
         optics: not used; every degradation takes it.
         generator: not used; nothing is random.
         factor: side of a block in pixels; 1 leaves the image as it is.
+
+    Raises:
+        InputError: a factor below 1.
     """
+    if factor < 1:
+        raise InputError(f"blocks of {factor} pixels; accepted: 1 or more")
     height, width = image.shape[-2:]
     planes = image.reshape(-1, 1, height, width)
     more = (0, -width % factor, 0, -height % factor)

@@ -27,10 +27,12 @@ def black_level(
         bright: percentile that becomes 1; what is brighter stays brighter.
 
     Raises:
-        InputError: both percentiles are one grey level.
+        InputError: percentiles that are none, or both are one grey level.
 
     Source: semi-synthetic data, section 3.1: contrast and black level are adjusted.
     """
+    if not 0 <= black < bright <= 100:
+        raise InputError(f"percentiles {black:g} and {bright:g}; accepted: from 0 to 100, black below bright")
     values = image.flatten().double()
     ranks = [round(share / 100 * (len(values) - 1)) + 1 for share in (black, bright)]
     low, high = (float(values.kthvalue(rank).values) for rank in ranks)

@@ -20,6 +20,10 @@ from deepcontrast.stack import Optics
 
 AIRY_RADII = 8
 """Radii of the first dark ring that a plane of a point-spread function reaches; 3 % of the light lies outside."""
+ALIKE = 0.02
+"""By which share pixels of an image and of a point-spread function may differ."""
+THIN = 0.01
+"""Micrometres of a plane that is in focus."""
 KINDS = ("widefield", "confocal", "none")
 
 
@@ -54,7 +58,7 @@ def convolve(
         file: a measured point-spread function, (Z, Y, X) or (Y, X), instead, with voxels of the image's size.
 
     Raises:
-        InputError: another kind, wrong optics, an even number of planes.
+        InputError: another kind, wrong optics, an even number of planes, a file whose pixels are of another size.
 
     Source: semi-synthetic data, section 3.1, step 1; CARE supplement, section 2.5.1.
     """
@@ -65,8 +69,15 @@ def convolve(
     if kind == "none":
         return image.clone()
     z, y, x = (length or pixel for length in optics.voxel_size)
-    kernel = _measured(file, planes) if file else _computed(kind, na, wavelength, excitation, index, (z, y, x), planes)
-    return convolved(image, kernel)
+    if file:
+        kernel, (_, *sides) = _measured(file, planes)
+        if any(side and abs(side / size - 1) > ALIKE for side, size in zip(sides, (y, x), strict=True)):
+            raise InputError(
+                f"'{file}' has pixels of {sides[0]} x {sides[1]} um, the image of {y:g} x {x:g} um; accepted: equal "
+                "sizes"
+            )
+        return convolved(image, kernel)
+    return convolved(image, computed(kind, na, wavelength, excitation, index, (z, y, x), planes))
 
 
 def convolved(image: Tensor, kernel: NDArray[np.float32]) -> Tensor:
@@ -81,7 +92,7 @@ def convolved(image: Tensor, kernel: NDArray[np.float32]) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _computed(
+def computed(
     kind: str,
     na: float,
     wavelength: float,
@@ -90,7 +101,11 @@ def _computed(
     voxel: tuple[float, float, float],
     planes: int,
 ) -> NDArray[np.float32]:
-    """Return a point-spread function of sum 1, its lengths in nanometres and micrometres."""
+    """Return a point-spread function (planes, Y, X) of sum 1, of arguments as :func:`convolve` takes them.
+
+    A single plane is that in focus, however far apart the planes of the image are.
+    """
+    voxel = voxel if planes > 1 else (THIN, *voxel[1:])
     # Wrong apertures are refused where the function is computed.
     cone = na / math.sqrt(max(index**2 - na**2, 1e-6))
     reach = AIRY_RADII * AIRY * wavelength / 1000 / na + planes // 2 * voxel[0] * cone
@@ -104,11 +119,12 @@ def _computed(
 
 
 @lru_cache(maxsize=4)
-def _measured(file: str, planes: int) -> NDArray[np.float32]:
-    """Return so many planes around the focus of a measured point-spread function, of sum 1."""
-    whole = check_psf(open_stack(Path(file)).volume())
+def _measured(file: str, planes: int) -> tuple[NDArray[np.float32], tuple[float | None, float | None, float | None]]:
+    """Return so many planes around the focus of a measured point-spread function, of sum 1, and its voxel size."""
+    stack = open_stack(Path(file))
+    whole = check_psf(stack.volume())
     middle = len(whole) // 2
     if planes > len(whole):
         raise InputError(f"{planes} planes of '{file}', which has {len(whole)} around its focus")
     part = whole[middle - planes // 2 : middle + planes // 2 + 1]
-    return np.asarray(part / part.sum(), np.float32)
+    return np.asarray(part / part.sum(), np.float32), stack.optics.voxel_size

@@ -9,6 +9,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from deepcontrast.errors import InputError
 from deepcontrast.stack import Optics
 
 
@@ -22,9 +23,14 @@ def minimum(image: Tensor, optics: Optics, *, generator: torch.Generator | None 
         radius: in pixels; neighbours are as far as the square root of ``radius`` squared plus 1, as Fiji's filter of
             that name counts: 0.5 is the pixel and its four neighbours, 1 the eight. 0 leaves the image as it is.
 
+    Raises:
+        InputError: a negative radius.
+
     Source: semi-synthetic data, section 3.1: 0.5 to 4 pixels.
     """
-    if radius <= 0:
+    if radius < 0:
+        raise InputError(f"a minimum filter of {radius:g} pixels; accepted: 0 or more")
+    if radius == 0:
         return image.clone()
     reach = math.isqrt(int(radius**2 + 1))
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]

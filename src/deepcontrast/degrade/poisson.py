@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from deepcontrast.degrade.camera import camera
+from deepcontrast.errors import InputError
 from deepcontrast.stack import Optics
 
 
@@ -20,6 +21,11 @@ def poisson(image: Tensor, optics: Optics, *, generator: torch.Generator, light:
         generator: of the image's device.
         light: photons of a pixel that is 1; the variance is the mean over ``light``.
 
+    Raises:
+        InputError: no light.
+
     Source: semi-synthetic data, section 3.1, step 2.
     """
+    if not light > 0:
+        raise InputError(f"{light:g} photons where an image is 1; accepted: above 0")
     return camera(image, replace(optics, gain=1 / light, offset=0.0), generator=generator)

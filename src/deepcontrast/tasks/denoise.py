@@ -260,10 +260,11 @@ def prepare(sources: Sequence[Source], fit: Fit, config: Config, *, seed: int, r
             norms = pair_norms(source, fit.kind, fit.low, fit.high, alike=fit.alike)
         least = -np.inf
         if params.foreground:
-            [top] = percentiles(
-                lambda: (np.asarray(source.truth[z]).ravel() for z in range(len(source.truth))), [BRIGHT]
+            lowest, top = percentiles(
+                lambda: (np.asarray(source.truth[z]).ravel() for z in range(len(source.truth))), [0.0, BRIGHT]
             )
-            least = params.foreground * top
+            # Of a target that shows nothing patches are drawn from everywhere.
+            least = params.foreground * top if top > lowest else -np.inf
         return source, cleaned(source.frame, fit, source.survey), norms, least
 
     def read(i: int, box: Box) -> Iterator[tuple[str, Tensor]]:

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from deepcontrast import registry
 from deepcontrast.config import Config
-from deepcontrast.distortion import Pair, Part, Ranges, Step, check_shifted, distort, draw, steps_of
+from deepcontrast.distortion import CLEANING, Pair, Part, Ranges, Step, check_shifted, distort, draw, steps_of
 from deepcontrast.errors import InputError
 from deepcontrast.progress import Progress, silent
 from deepcontrast.stack import Optics, Stack
@@ -202,8 +202,12 @@ def drawn_pair(params: Params, steps: Sequence[Step], seed: int, name: str, numb
     truth = module.draw(rng, (1, params.size, params.size), voxel_um=voxel, **chosen, **ranges.several)
     if rng.uniform() < params.empty:
         truth = np.zeros_like(truth)
-    pair = distort(truth, drawn_optics(params), steps, draw(steps, rng))
-    return replace(pair, drawn={**{f"draw.{key}": value for key, value in chosen.items()}, **pair.drawn})
+    # Nothing has neither noise nor a black level of its own.
+    kept = steps if truth.any() else [step for step in steps if step.name not in CLEANING]
+    drawn = draw(steps, rng, Part(number % params.sets, params.sets, params.shifted))
+    pair = distort(truth, drawn_optics(params), kept, drawn)
+    several = {key: " to ".join(f"{value:g}" for value in values) for key, values in ranges.several.items()}
+    return replace(pair, drawn={**{f"draw.{key}": value for key, value in {**chosen, **several}.items()}, **drawn})
 
 
 def distorted(
