@@ -78,6 +78,8 @@ def make_pairs(
     stacks = [reading.open(file) for file in files]
     for stack in stacks:
         describe_stack(stack, say)
+        for line in structures.assumed(stack, params):
+            say(line)
     check_stacks(stacks, flat=True)
     orders = _drawn(params, count or params.images) if params.structure else _of_images(files, stacks, params)
     if only is not None:

@@ -211,10 +211,11 @@ def _of_beads(
 def _coarse(microscope: Microscope, voxel_um: Lengths) -> list[str]:
     """Return warnings where voxels are too large for what the microscope shows.
 
-    A confocal microscope shows finer detail than a widefield one only where its pinhole lets through next to nothing.
+    A confocal microscope shows at least what the laser's spot does, however wide its pinhole is.
     """
     squared = microscope.kind == "two-photon"
-    wave = microscope.excitation if squared else microscope.wavelength or microscope.excitation
+    of_laser = squared or microscope.kind == "confocal"
+    wave = microscope.excitation if of_laser else microscope.wavelength or microscope.excitation
     if microscope.na is None or microscope.index is None or wave is None:
         return []
     limits = psf.nyquist(na=microscope.na, wavelength_um=_um(wave, "wavelength"), index=microscope.index)

@@ -234,6 +234,13 @@ def optics_of(stack: Stack, params: Params) -> Optics:
     return replace(stack.optics, voxel_size=(z, y, x))
 
 
+def assumed(stack: Stack, params: Params) -> list[str]:
+    """Return in words that the size of an image's pixels is taken from the settings, where its file does not say it."""
+    if all(stack.optics.voxel_size[1:]):
+        return []
+    return [f"  its pixels are taken to be {params.pixel:g} um, task.pixel; --voxel-size says it better"]
+
+
 def _of_pairs(config: Config) -> Config:
     """Return the settings as those of the task ``denoise``, which knows nothing of how its pairs are made."""
     return config.model_copy(update={"task": {key: config.task[key] for key in denoise.Params.model_fields}})
