@@ -232,7 +232,8 @@ def test_what_is_assumed_of_the_optics_is_said(tiny_stack: Stack) -> None:
     source = Source(tiny_stack, 0, 0, depths(tiny_stack))
     fit = task.fit([source], load_recipe("aberration", TINY))
     assert fit.camera.notes[-1] == (
-        "The file does not say of the optics, so assumed: aperture 1.1, wavelength 532 nm, index 1.33."
+        "The file does not say of the optics, so assumed: aperture 1.1, wavelength 532 nm, index 1.33 "
+        "(task.na, task.wavelength_nm, task.index)."
     )
     given = ("task.na=0.9", "task.wavelength_nm=600", "task.index=1.0")
     fit = task.fit([source], load_recipe("aberration", (*TINY, *given)))

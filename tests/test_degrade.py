@@ -107,7 +107,7 @@ def test_gaussian_noise_has_the_product_of_sigma_and_intensity() -> None:
 @pytest.mark.parametrize("kind", ["widefield", "confocal"])
 def test_the_microscope_keeps_the_sum_of_an_image(kind: str) -> None:
     image = torch.rand(2, 40, 56, generator=seeded()) ** 4
-    seen = convolve(image, Optics(voxel_size=(0.2, 0.08, 0.08)), kind=kind)
+    seen = convolve(image, Optics(voxel_size=(0.2, 0.08, 0.08)), kind=kind, excitation=488.0)
     torch.testing.assert_close(seen.sum((1, 2)), image.sum((1, 2)), rtol=1e-5, atol=0)
     assert float(seen.std()) < 0.7 * float(image.std())
 
@@ -137,10 +137,35 @@ def test_no_blur_is_left_out_and_other_kinds_are_refused() -> None:
     torch.testing.assert_close(convolve(image, OPTICS, kind="none"), image)
     with pytest.raises(InputError, match="accepted: widefield, confocal, none"):
         convolve(image, OPTICS, kind="sted")
+    with pytest.raises(InputError, match="needs its excitation"):
+        convolve(image, OPTICS, kind="confocal")
+    with pytest.raises(InputError, match=r"wavelength 0\.52; accepted: nanometres"):
+        convolve(image, OPTICS, wavelength=0.52)
     with pytest.raises(InputError, match="odd numbers"):
         convolve(image, OPTICS, planes=2)
     with pytest.raises(InputError, match=r"aperture 1\.6 in a medium of index 1\.515"):
         convolve(image, OPTICS, na=1.6)
+
+
+def test_a_measured_spread_of_other_pixels_is_refused(tmp_path: Path) -> None:
+    spot = np.zeros((5, 9, 9), np.float32)
+    spot[2, 4, 4] = 1
+    write_stack(tmp_path / "psf.tif", Stack(spot, "ZYX", Optics((0.2, 0.05, 0.05))))
+    with pytest.raises(InputError, match=r"has pixels of 0\.05 x 0\.05 um"):
+        convolve(torch.ones(15, 15), Optics((0.2, 0.1, 0.1)), file=str(tmp_path / "psf.tif"))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("poisson", {"light": 0.0}), ("poisson", {"light": -5.0}), ("binning", {"factor": 0}),
+        ("minimum", {"radius": -1.0}), ("black_level", {"black": 120.0}),
+        ("black_level", {"black": 50.0, "bright": 50.0}),
+    ],
+)  # fmt: skip
+def test_numbers_that_cannot_be_are_refused(name: str, settings: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="accepted"):
+        registry.load("degrade", name)(torch.rand(9, 9), OPTICS, generator=seeded(), **settings)
 
 
 def test_a_measured_spread_is_used_instead(tmp_path: Path) -> None:

@@ -102,6 +102,10 @@ def test_without_noise_and_blur_the_chain_is_the_truth(rng: np.random.Generator)
         ([{"step": "poisson", "light": [3]}], r"\[low, high\]"),
         ([{"step": "poisson", "light": True}], "a number"),
         ([{"step": "poisson", "generator": 3}], "no 'generator'"),
+        ([{"step": "poisson", "light": "many"}], "accepted: a number"),
+        ([{"step": "poisson", "light": float("nan")}], "accepted: a number"),
+        ([{"step": "binning", "factor": 1.5}], "accepted: a whole number"),
+        ([{"step": "convolve", "kind": 3}], "accepted: a word"),
     ],
 )
 def test_a_wrong_chain_is_refused_in_one_line(chain: list[dict[str, object]], message: str) -> None:
@@ -110,12 +114,20 @@ def test_a_wrong_chain_is_refused_in_one_line(chain: list[dict[str, object]], me
     assert "\n" not in str(error.value)
 
 
-def test_only_ranges_can_be_shifted() -> None:
+def test_only_what_a_step_sets_can_be_shifted() -> None:
     check_shifted(steps_of(CHAIN), SHIFTED)
     with pytest.raises(InputError, match=r"did you mean 'gaussian\.sigma'"):
         check_shifted(steps_of(CHAIN), ["gaussian.sigm"])
-    with pytest.raises(InputError, match=r"no range 'minimum\.radius'"):
-        check_shifted(steps_of(CHAIN), ["minimum.radius"])
+
+
+def test_what_is_fixed_is_the_same_in_all_sets() -> None:
+    steps = steps_of([{"step": "gaussian", "sigma": 0.05, "intensity": [0.2, 1]}])
+    check_shifted(steps, ["gaussian.sigma", "gaussian.intensity"])
+    made = [
+        draw(steps, np.random.default_rng(0), Part(k, 3, ("gaussian.sigma", "gaussian.intensity"))) for k in range(3)
+    ]
+    assert {one["gaussian.sigma"] for one in made} == {0.05}
+    assert made[0]["gaussian.intensity"] < made[1]["gaussian.intensity"] < made[2]["gaussian.intensity"]
 
 
 def test_a_step_that_comes_twice_is_numbered() -> None:

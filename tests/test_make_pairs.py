@@ -85,7 +85,9 @@ def test_stacks_channels_and_times_are_all_made_into_pairs(tmp_path: Path) -> No
         (["--set", "task.chain.convolve.wavelength=0"], "wavelength"),
         (["--count", "3"], "task.sets pairs"),
         (["--only", "three"], "no pair has this name"),
-        (["--set", "task.shifted=['poisson.photons']"], "no range"),
+        (["--set", "task.shifted=['poisson.photons']"], "no 'poisson.photons' to shift"),
+        (["--set", "task.chain.background_3.level=0"], "did you mean 'background_2'"),
+        (["--set", "task.chain.convolve.wavelength=0.52"], "accepted: nanometres"),
     ],
 )
 def test_what_cannot_be_made_is_refused_in_one_line(
@@ -96,6 +98,13 @@ def test_what_cannot_be_made_is_refused_in_one_line(
     assert message in said
     assert "\n" not in said
     assert not (tmp_path / "out").exists()
+
+
+def test_one_step_of_two_of_a_name_is_set(images: Path, tmp_path: Path) -> None:
+    options = ["--set", "task.chain.background_2.level=0.4", "--set", "task.chain.background.glow=0.3"]
+    assert run(["pairs", str(images), "--out", str(tmp_path / "out"), "--only", "one_set0", "--quiet", *options]) == 0
+    row = read_parameters(tmp_path / "out" / "parameters.csv")["one_set0"]
+    assert (row["background.glow"], row["background_2.glow"], row["background_2.level"]) == (0.3, 0, 0.4)
 
 
 def test_an_empty_folder_and_no_image_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,8 +27,8 @@ def check_unpaired(config: Config) -> None:
     task = registry.load("tasks", config.task_name)
     if task.SIMULATED:
         raise InputError(
-            f"recipe '{config.recipe}' learns from images that it makes: `deepcontrast train {config.recipe}`, then "
-            "`deepcontrast predict`"
+            f"recipe '{config.recipe}' learns from images that it makes: `deepcontrast train {config.recipe}` makes a "
+            "model, `deepcontrast predict` applies it"
         )
     if not task.DEEP and not task.PAIRED:
         raise InputError(

@@ -140,17 +140,17 @@ def steps_of(chain: Sequence[Mapping[str, object]]) -> tuple[Step, ...]:
 
 
 def check_shifted(steps: Sequence[Step], shifted: Sequence[str]) -> None:
-    """Refuse parameters to shift that no step draws.
+    """Refuse parameters to shift that no step of the chain sets; one that is fixed is the same in all sets.
 
     Raises:
         InputError: names the first.
     """
-    drawn = [f"{step.key}.{key}" for step in steps for key, of in step.ranges.values.items() if isinstance(of, tuple)]
+    known = [f"{step.key}.{key}" for step in steps for key in step.ranges.values]
     for name in shifted:
-        if name not in drawn:
+        if name not in known:
             raise InputError(
-                f"no range '{name}' to shift from set to set (task.shifted); accepted: {', '.join(drawn)}"
-                f"{nearest(name, drawn)}"
+                f"no '{name}' to shift from set to set (task.shifted); accepted: {', '.join(known)}"
+                f"{nearest(name, known)}"
             )
 
 

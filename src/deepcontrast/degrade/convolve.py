@@ -22,6 +22,8 @@ AIRY_RADII = 8
 """Radii of the first dark ring that a plane of a point-spread function reaches; 3 % of the light lies outside."""
 ALIKE = 0.02
 """By which share pixels of an image and of a point-spread function may differ."""
+NANOMETRES = (100.0, 20000.0)
+"""Wavelengths of light that there are."""
 THIN = 0.01
 """Micrometres of a plane that is in focus."""
 KINDS = ("widefield", "confocal", "none")
@@ -35,7 +37,7 @@ def convolve(
     kind: str = "widefield",
     na: float = 1.4,
     wavelength: float = 520.0,
-    excitation: float = 488.0,
+    excitation: float | None = None,
     index: float = 1.515,
     pixel: float = 0.1,
     planes: int = 1,
@@ -51,14 +53,15 @@ def convolve(
             microscope took, which is blurred already.
         na: numerical aperture.
         wavelength: of emission in nanometres.
-        excitation: wavelength of the laser in nanometres, of a confocal microscope.
+        excitation: wavelength of the laser in nanometres; a confocal microscope needs it.
         index: refractive index of the immersion.
         pixel: side of a pixel in micrometres where ``optics`` does not know; planes are as far apart.
         planes: of the point-spread function, odd: 1 blurs every plane as it is in focus, more mix neighbouring planes.
         file: a measured point-spread function, (Z, Y, X) or (Y, X), instead, with voxels of the image's size.
 
     Raises:
-        InputError: another kind, wrong optics, an even number of planes, a file whose pixels are of another size.
+        InputError: another kind, wrong or missing optics, an even number of planes, a file whose pixels are of another
+            size.
 
     Source: semi-synthetic data, section 3.1, step 1; CARE supplement, section 2.5.1.
     """
@@ -68,6 +71,11 @@ def convolve(
         raise InputError(f"{planes} planes of a point-spread function; accepted: odd numbers")
     if kind == "none":
         return image.clone()
+    if kind == "confocal" and excitation is None:
+        raise InputError("a confocal microscope needs its excitation, in nanometres, e.g. 488")
+    for name, length in (("wavelength", wavelength), ("excitation", excitation)):
+        if length is not None and not NANOMETRES[0] <= length <= NANOMETRES[1]:
+            raise InputError(f"{name} {length:g}; accepted: nanometres, from 100 to 20000, e.g. 520")
     z, y, x = (length or pixel for length in optics.voxel_size)
     if file:
         kernel, (_, *sides) = _measured(file, planes)
@@ -96,7 +104,7 @@ def computed(
     kind: str,
     na: float,
     wavelength: float,
-    excitation: float,
+    excitation: float | None,
     index: float,
     voxel: tuple[float, float, float],
     planes: int,
@@ -111,7 +119,7 @@ def computed(
     reach = AIRY_RADII * AIRY * wavelength / 1000 / na + planes // 2 * voxel[0] * cone
     height, width = (2 * math.ceil(reach / size) + 1 for size in voxel[1:])
     shape = (planes, height, width)
-    if kind == "confocal":
+    if kind == "confocal" and excitation is not None:
         return confocal(
             shape, na=na, emission_um=wavelength / 1000, excitation_um=excitation / 1000, index=index, voxel_um=voxel
         )

@@ -109,7 +109,7 @@ def make_pairs(
         finish(work, {**run, "images": [fingerprint(file) for file in files]})
     if coarse:
         say(coarse)
-    say(f"done: {out}: {len(orders)} pairs")
+    say(f"done: {out}: {len(orders)} pair{'s' * (len(orders) != 1)}")
 
 
 def read_parameters(path: Path) -> dict[str, dict[str, float | str]]:

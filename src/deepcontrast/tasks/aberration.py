@@ -143,10 +143,13 @@ def fit(sources: Sequence[Source], config: Config, *, progress: Progress = silen
         )
         if not known
     ]
-    notes = (f"The file does not say of the optics, so assumed: {', '.join(assumed)}.",) if assumed else ()
+    settings = "(task.na, task.wavelength_nm, task.index)"
+    said = f"The file does not say of the optics, so assumed: {', '.join(assumed)} {settings}."
+    notes = (said,) if assumed else ()
+    unit = "um" if optics.voxel_size[0] else "planes"
     why = (
         f"that of aberrations of up to {params.rms:g} radians at aperture {lens.na:g}, the planes down to a depth of "
-        f"{shallow:.4g} being the truth"
+        f"{shallow:.4g} {unit} being the truth"
     )
     seen = replace(found.camera, notes=(*found.camera.notes, *notes))
     return _with(

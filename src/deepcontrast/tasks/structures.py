@@ -181,7 +181,8 @@ def chain_of(params: Params) -> tuple[Step, ...]:
     check_shifted(steps, params.shifted)
     if not params.structure and not any(step.name == "black_level" for step in steps):
         raise InputError(
-            "a chain for images needs the step 'black_level', which makes them 0 where black and 1 where bright"
+            "a chain for images needs the step 'black_level', which makes them 0 where black and 1 where bright; the "
+            "recipe semi-synthetic has it"
         )
     return steps
 
