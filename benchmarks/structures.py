@@ -82,9 +82,9 @@ def trained(kind: str, folder: Path, settings: Sequence[str], seed: int) -> tupl
 
 
 def at_light(config: Config, light: float) -> structures.Params:
-    """Return the settings of a recipe with so many photons."""
+    """Return the settings of a recipe with so many photons, in drawings that show something."""
     chain = [{**step, "light": light} if step["step"] == "poisson" else step for step in config.task["chain"]]
-    return structures.Params(**{**config.task, "chain": chain})
+    return structures.Params(**{**config.task, "chain": chain, "empty": 0.0})
 
 
 def spot(params: structures.Params) -> NDArray[np.float32]:
