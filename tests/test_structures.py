@@ -167,6 +167,16 @@ def test_images_are_distorted_by_a_recipe_that_draws(tmp_path: Path, capsys: pyt
     assert dc.load(out).model.config.task["structure"] == ""
 
 
+def test_a_point_spread_function_of_a_file_is_what_drawn_pairs_are_seen_through(tmp_path: Path) -> None:
+    psf = ["psf", "--na", "1.1", "--wavelength", "520", "--index", "1.33", "--voxel-size", "0.2,0.08,0.08", "--quiet"]
+    assert run([*psf, "--out", str(tmp_path / "psf.tif")]) == 0
+    settings = [word for setting in SMALL for word in ("--set", setting)]
+    model = tmp_path / "model.safetensors"
+    assert run(["train", "tubules", "--psf", str(tmp_path / "psf.tif"), "--out", str(model), "--quiet", *settings]) == 0
+    [step] = [step for step in dc.load(model).model.config.task["chain"] if step["step"] == "convolve"]
+    assert step["file"] == str(tmp_path / "psf.tif")
+
+
 def test_an_ensemble_of_drawn_pairs_knows_how_sure_it_is(tmp_path: Path) -> None:
     settings = [word for setting in (*SMALL, "train.loss=laplace") for word in ("--set", setting)]
     out = tmp_path / "model.safetensors"

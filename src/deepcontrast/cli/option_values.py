@@ -84,9 +84,15 @@ def optics_of(na: float | None, wavelength: float | None, index: float | None) -
     return found
 
 
-def psf_of(given: str | None) -> list[str]:
-    """Return the setting that a point-spread function is."""
-    return [] if given is None else [f"task.psf='{given}'"]
+def psf_of(given: str | None, recipe: str) -> list[str]:
+    """Return the setting that a point-spread function is, of a recipe that makes its pairs or of another."""
+    if given is None:
+        return []
+    from deepcontrast.config import task_of
+
+    if task_of(recipe) != "structures":
+        return [f"task.psf='{given}'"]
+    return [f"task.chain.convolve.{'kind' if given in ('widefield', 'confocal') else 'file'}='{given}'"]
 
 
 def zernike_of(text: str | None) -> dict[int, float] | None:

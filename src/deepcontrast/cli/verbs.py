@@ -153,7 +153,11 @@ def train(
     register: Annotated[bool, typer.Option("--register", help="Shift targets onto their images.")] = False,
     psf: Annotated[
         str | None,
-        typer.Option("--psf", metavar="FILE", help="Point-spread function, or widefield or confocal; for isotropic."),
+        typer.Option(
+            "--psf",
+            metavar="FILE",
+            help="Point-spread function, or widefield or confocal; for isotropic and drawn pairs.",
+        ),
     ] = None,
     ensemble: Members = 1,
     workers: Annotated[
@@ -180,7 +184,7 @@ def train(
         train_images(
             images or (),
             out,
-            settled(recipe, [*(settings or []), *psf_of(psf)], seed=seed, gain=gain, offset=offset),
+            settled(recipe, [*(settings or []), *psf_of(psf, recipe)], seed=seed, gain=gain, offset=offset),
             targets=targets or (),
             register=register,
             members=ensemble,
