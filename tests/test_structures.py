@@ -177,6 +177,14 @@ def test_a_point_spread_function_of_a_file_is_what_drawn_pairs_are_seen_through(
     assert step["file"] == str(tmp_path / "psf.tif")
 
 
+def test_a_pixel_that_no_file_says_is_said_to_be_assumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_stack(tmp_path / "cell.tif", Stack(good().array, "YX"))
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    out = ["--input", str(tmp_path / "cell.tif"), "--out", str(tmp_path / "m.safetensors")]
+    assert run(["train", "semi-synthetic", *out, *settings]) == 0
+    assert "its pixels are taken to be 0.1 um, task.pixel; --voxel-size says it better" in capsys.readouterr().out
+
+
 def test_an_ensemble_of_drawn_pairs_knows_how_sure_it_is(tmp_path: Path) -> None:
     settings = [word for setting in (*SMALL, "train.loss=laplace") for word in ("--set", setting)]
     out = tmp_path / "model.safetensors"

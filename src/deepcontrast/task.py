@@ -215,6 +215,9 @@ class Task(Protocol):
     def pairs(self, sources: Sequence[Source], config: Config) -> list[Source]:
         """Return pairs as training makes them of its images; of a task that makes its pairs."""
 
+    def assumed(self, stack: Stack, config: Config) -> list[str]:
+        """Return in words what is assumed of an image whose file does not say it; of a task that makes its pairs."""
+
     def on_grid(self, stack: Stack, fit: Any) -> Stack:
         """Return an image on the grid of its result, of which it has the axes and voxels: what is restored."""
 

@@ -78,7 +78,7 @@ def make_pairs(
     stacks = [reading.open(file) for file in files]
     for stack in stacks:
         describe_stack(stack, say)
-        for line in structures.assumed(stack, params):
+        for line in structures.assumed(stack, config):
             say(line)
     check_stacks(stacks, flat=True)
     orders = _drawn(params, count or params.images) if params.structure else _of_images(files, stacks, params)

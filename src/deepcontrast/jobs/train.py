@@ -128,6 +128,8 @@ class Images:
         stacks = [self.reading.open(file) for file in files]
         for stack in stacks:
             describe_stack(stack, say)
+            for line in task.assumed(stack, self.config) if task.SIMULATED else ():
+                say(line)
         check_stacks(stacks, flat=task.SIMULATED)
         return files, stacks, []
 

@@ -49,6 +49,7 @@ __all__ = [
     "SIMULATED",
     "Fit",
     "Params",
+    "assumed",
     "bounds",
     "build",
     "clean",
@@ -235,11 +236,11 @@ def optics_of(stack: Stack, params: Params) -> Optics:
     return replace(stack.optics, voxel_size=(z, y, x))
 
 
-def assumed(stack: Stack, params: Params) -> list[str]:
+def assumed(stack: Stack, config: Config) -> list[str]:
     """Return in words that the size of an image's pixels is taken from the settings, where its file does not say it."""
     if all(stack.optics.voxel_size[1:]):
         return []
-    return [f"  its pixels are taken to be {params.pixel:g} um, task.pixel; --voxel-size says it better"]
+    return [f"  its pixels are taken to be {config.task['pixel']:g} um, task.pixel; --voxel-size says it better"]
 
 
 def _of_pairs(config: Config) -> Config:
