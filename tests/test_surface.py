@@ -25,9 +25,8 @@ from .conftest import TINY
 
 ROOT = Path(__file__).parent.parent
 VERBS = (
-    "enhance", "train", "predict", "evaluate", "compare", "simulate", "degrade", "pairs", "psf", "convert", "report",
-    "info",
-    "demo", "experiment",
+    "enhance", "train", "predict", "evaluate", "compare", "convert", "report", "info", "demo",
+    "experiment", "simulate", "degrade", "pairs", "psf",
 )  # fmt: skip
 
 

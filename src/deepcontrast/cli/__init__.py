@@ -1,4 +1,4 @@
-"""The command line: options in (verbs), one call of a job, one exit code out."""
+"""The command line: options in, one call of a job, one exit code out."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import NoReturn
 
 import typer
 
+from deepcontrast.cli import restoring, simulating
 from deepcontrast.cli.exit_codes import exit_code
-from deepcontrast.cli.verbs import app
+from deepcontrast.cli.options import app
 
-__all__ = ["app", "main", "run"]
+# Verbs are registered by being imported, in this order.
+__all__ = ["app", "main", "restoring", "run", "simulating"]
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

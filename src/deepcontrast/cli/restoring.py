@@ -1,4 +1,4 @@
-"""The verbs and their options: each one call of a job. Nothing heavy is imported before a verb runs."""
+"""The verbs that restore images and judge results, each a call of a job; nothing heavy is imported before one runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from deepcontrast.cli.option_values import (
     dtype_of,
     grid_of,
     iterations_of,
-    numbers,
     one_of,
     optics_of,
     psf_of,
@@ -21,53 +20,35 @@ from deepcontrast.cli.option_values import (
     refuse_training_options,
     resources_of,
     settled,
-    voxel_size_of,
     whole_numbers,
-    zernike_of,
+)
+from deepcontrast.cli.options import (
+    AsJson,
+    Axes,
+    ChannelName,
+    Device,
+    DType,
+    Gain,
+    Images,
+    Labels,
+    Members,
+    Memory,
+    Offset,
+    Out,
+    Overwrite,
+    PlanOnly,
+    Quiet,
+    Recipe,
+    Resume,
+    SchedulerAddress,
+    Seed,
+    Settings,
+    Surface,
+    VoxelSize,
+    Workers,
+    app,
 )
 from deepcontrast.errors import InputError
-
-app = typer.Typer(
-    name="deepcontrast",
-    help="Contrast of deep-tissue stacks without ground truth.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-Images = Annotated[
-    list[Path], typer.Argument(metavar="IMAGE...", help="Files, OME-Zarr folders, or folders of images.")
-]
-Out = Annotated[Path, typer.Option("--out", help="Where the result goes.")]
-Recipe = Annotated[str, typer.Option("--recipe", help="Name of a recipe, or a TOML file.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting; repeatable.")]
-Axes = Annotated[str | None, typer.Option("--axes", help="Letters of TCZYX; wins over the file.")]
-VoxelSize = Annotated[
-    str | None, typer.Option("--voxel-size", metavar="Z,Y,X", help="In micrometres; wins over the file.")
-]
-ChannelName = Annotated[str | None, typer.Option("--channel", help="Name or number of one channel.")]
-Surface = Annotated[str, typer.Option("--surface", help="Which plane is at the surface: first, last or auto.")]
-Gain = Annotated[float | None, typer.Option("--gain", help="Grey levels per photon; estimated by default.")]
-Offset = Annotated[float | None, typer.Option("--offset", help="Grey level in the dark; estimated by default.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Of everything random.")]
-DType = Annotated[str | None, typer.Option("--dtype", help="Type of the result, e.g. float32; the input's by default.")]
-Members = Annotated[int, typer.Option("--ensemble", metavar="M", min=1, help="Networks to train and average.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on stdout, nothing else.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
-Labels = Annotated[Path | None, typer.Option("--labels", help="The objects, one number each, of the same shape.")]
-Memory = Annotated[
-    str | None, typer.Option("--memory", metavar="SIZE", help="The most to take, e.g. 2GB; half of what is left.")
-]
-Workers = Annotated[
-    int | None, typer.Option("--workers", metavar="N", min=1, help="Local processes that share the work.")
-]
-SchedulerAddress = Annotated[
-    str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A dask scheduler, whose workers do the work.")
-]
-PlanOnly = Annotated[bool, typer.Option("--plan", help="Say how it would be done, and do nothing.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
 @app.command()
@@ -339,177 +320,6 @@ def compare(
 
 
 @app.command()
-def simulate(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="KIND",
-            help="tissue, nuclei, filaments, spots, embryo, epithelium, tubules, granules, mitochondria or sarcomeres.",
-        ),
-    ],
-    out: Out,
-    shape: Annotated[str, typer.Option("--shape", metavar="Z,Y,X", help="Planes, rows and columns.")] = "48,256,256",
-    light: Annotated[
-        str | None, typer.Option("--light", help="Photons at the brightest structures; several with commas.")
-    ] = None,
-    undersampling: Annotated[
-        float | None, typer.Option("--undersampling", help="Of embryo: distance of the planes in pixels, default 5.")
-    ] = None,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Simulate an image of known truth: raw.tif, truth.tif, mask.tif, simulate.json."""
-    sizes = whole_numbers(shape, 3, "--shape")
-    levels = None if light is None else numbers(light, None, "--light")
-    from deepcontrast import demo
-
-    with Listener(quiet, as_json) as listener:
-        demo.simulate(
-            what, out, shape=(sizes[0], sizes[1], sizes[2]), light=levels, undersampling=undersampling,
-            seed=seed or 0, overwrite=overwrite, say=listener.say,
-        )  # fmt: skip
-
-
-@app.command()
-def degrade(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A stack.")],
-    out: Out,
-    recipe: Recipe = "contrast",
-    axes: Axes = None,
-    voxel_size: VoxelSize = None,
-    channel: ChannelName = None,
-    surface: Surface = "auto",
-    gain: Gain = None,
-    offset: Offset = None,
-    settings: Settings = None,
-    seed: Seed = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write what training shows the network: the stack, degraded once more."""
-    from deepcontrast.jobs.degrade import degrade_image
-
-    with Listener(quiet, as_json) as listener:
-        degrade_image(
-            image,
-            out,
-            settled(recipe, settings, seed=seed, gain=gain, offset=offset),
-            reading=reading_of(axes, voxel_size, channel, surface),
-            overwrite=overwrite,
-            say=listener.say,
-        )
-
-
-@app.command()
-def pairs(
-    out: Out,
-    images: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[IMAGE...]", help="Of high quality: files or folders; or drawn ones."),
-    ] = None,
-    recipe: Recipe = "semi-synthetic",
-    count: Annotated[
-        int | None, typer.Option("--count", metavar="N", min=1, help="Pairs to draw, for a recipe that draws.")
-    ] = None,
-    only: Annotated[str | None, typer.Option("--only", metavar="NAME", help="Make this one pair.")] = None,
-    axes: Axes = None,
-    voxel_size: VoxelSize = None,
-    channel: ChannelName = None,
-    settings: Settings = None,
-    seed: Seed = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Make pairs to learn from: good images, or drawn structures, as a microscope would show them."""
-    from deepcontrast.jobs.make_pairs import make_pairs
-
-    with Listener(quiet, as_json) as listener:
-        make_pairs(
-            images or (),
-            out,
-            settled(recipe, settings, seed=seed, gain=None, offset=None),
-            reading=reading_of(axes, voxel_size, channel),
-            count=count,
-            only=only,
-            overwrite=overwrite,
-            progress=listener.progress,
-            say=listener.say,
-        )
-
-
-@app.command()
-def psf(
-    out: Out,
-    numerical_aperture: Annotated[float | None, typer.Option("--na", help="Numerical aperture.")] = None,
-    wavelength: Annotated[float | None, typer.Option("--wavelength", help="Of emission, in nanometres.")] = None,
-    index: Annotated[float | None, typer.Option("--index", help="Refractive index of the immersion.")] = None,
-    voxel_size: VoxelSize = None,
-    kind: Annotated[
-        str | None,
-        typer.Option("--kind", help="widefield (the default), confocal, two-photon or light-sheet."),
-    ] = None,
-    excitation: Annotated[
-        float | None, typer.Option("--excitation", help="Of the laser, in nanometres; confocal and two-photon.")
-    ] = None,
-    pinhole: Annotated[
-        float | None, typer.Option("--pinhole", help="Diameter in Airy units, default 1; confocal.")
-    ] = None,
-    sheet: Annotated[
-        float | None, typer.Option("--sheet", help="Thickness (FWHM) in micrometres; light-sheet.")
-    ] = None,
-    sample_index: Annotated[
-        float | None, typer.Option("--sample-index", help="Refractive index of the sample, with --depth.")
-    ] = None,
-    depth: Annotated[
-        float | None, typer.Option("--depth", help="Of the point below the coverslip, in micrometres.")
-    ] = None,
-    zernike: Annotated[
-        str | None,
-        typer.Option("--zernike", metavar="J=A,...", help="Aberrations: OSA index=radians (root mean square)."),
-    ] = None,
-    shape: Annotated[
-        str | None, typer.Option("--shape", metavar="Z,Y,X", help="Odd sizes; by default what holds the light.")
-    ] = None,
-    beads: Annotated[
-        list[Path] | None,
-        typer.Option("--bead", metavar="FILE", help="An image of beads, or a folder, to measure it from; repeatable."),
-    ] = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write a point-spread function, computed from optics or measured from beads."""
-    sizes = None if shape is None else whole_numbers(shape, 3, "--shape")
-    from deepcontrast.jobs.psf import Microscope, make_psf
-
-    with Listener(quiet, as_json) as listener:
-        make_psf(
-            out,
-            Microscope(
-                kind=kind,
-                na=numerical_aperture,
-                index=index,
-                wavelength=wavelength,
-                excitation=excitation,
-                pinhole=pinhole,
-                sheet=sheet,
-                sample_index=sample_index,
-                depth=depth,
-                zernike=zernike_of(zernike),
-            ),
-            voxel_um=voxel_size_of(voxel_size),
-            shape=None if sizes is None else (sizes[0], sizes[1], sizes[2]),
-            beads=beads or (),
-            overwrite=overwrite,
-            say=listener.say,
-        )
-
-
-@app.command()
 def convert(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a CSBDeep (CARE) or Noise2Void model.")],
     out: Out,
@@ -634,14 +444,3 @@ def experiment(
             progress=listener.progress,
             say=listener.say,
         )
-
-
-@app.callback()
-def _version(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    if version:
-        from deepcontrast import __version__
-
-        typer.echo(__version__)
-        raise typer.Exit
